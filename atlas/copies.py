@@ -1,0 +1,83 @@
+"""Finding copies: cells whose counts the atlas, or an earlier row of the same source, already holds.
+
+Two hashes say so: of all counts, and of the fixed core genes, which survives the gene filtering of a re-published
+copy. A copy is stored, but is not primary data. Which cells are excluded from what is the query's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tiledbsoma as soma
+
+from .findings import Finding
+from .identity import MIN_GENES
+from .store import array_uri
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Which cells of a source are copies, and of what kind."""
+
+    exact: np.ndarray
+    """Bool per cell: the same counts of the same genes are in the atlas or earlier in the source."""
+    core: np.ndarray
+    """Bool per cell: not exact, but the core genes' counts are: a re-filtered or re-annotated copy."""
+
+    @property
+    def any(self) -> np.ndarray:
+        """Bool per cell: a copy of either kind."""
+        return self.exact | self.core
+
+    def findings(self) -> list[Finding]:
+        """Return one finding per kind that occurs."""
+        said = (
+            ("duplicate-cells", self.exact, "identical counts of identical genes"),
+            ("duplicate-core", self.core, "identical counts of the core genes"),
+        )
+        remedy = "stored with is_primary_data = False; retract one source if the copy is not wanted"
+        return [
+            Finding(code, "warning", "cells", f"{mask.sum()} cells with {what} are in the atlas already", "new cells",
+                    remedy, int(mask.sum()))
+            for code, mask, what in said if mask.any()
+        ]  # fmt: skip
+
+
+def find_copies(
+    root: Path, organism: str, n_stored: int, hashes: tuple[np.ndarray, np.ndarray], nnz: np.ndarray
+) -> Copies:
+    """Compare a source's hashes with the atlas' cells and with its own earlier rows.
+
+    Parameters
+    ----------
+    root, organism, n_stored
+        Where the stored cells are and how many of them are published.
+    hashes
+        Count hash and core hash per cell; "" never matches.
+    nnz
+        Genes with counts per cell: below `identity.MIN_GENES` equal counts are no proof of a copy.
+    """
+    told = nnz >= MIN_GENES
+    masks = []
+    for name, values in zip(("count_hash", "core_hash"), hashes, strict=True):
+        usable = told & (values != "")
+        stored = _stored(root, organism, n_stored, name)
+        text = values.astype("U32")
+        first = np.zeros(len(text), dtype=bool)
+        first[np.unique(text, return_index=True)[1]] = True
+        masks.append(usable & (np.isin(text, stored) | ~first))
+    return Copies(masks[0], masks[1] & ~masks[0])
+
+
+def _stored(root: Path, organism: str, n: int, column: str) -> np.ndarray:
+    """Return one hash column of the published cells."""
+    if n == 0:
+        return np.array([], dtype="U32")
+    with soma.DataFrame.open(array_uri(root, organism, "obs")) as frame:
+        table = frame.read((slice(0, n - 1),), column_names=[column]).concat()
+    return table[column].to_numpy().astype("U32")

@@ -1,0 +1,220 @@
+"""Reading an atlas as its users do: `open_atlas(uri).query(...).to_anndata()`, at the last published moment.
+
+A reader sees an ingest whole or not at all, because it opens the arrays at the timestamp the ledger published. Queries
+are built by `filters`, run by tiledbsoma, and give back AnnData with gene ids as names. Writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import tiledbsoma as soma
+
+from ontology import get_organism
+
+from . import layout, store
+from .errors import AtlasInputError, StoreError
+from .ledger import DatasetRow, Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import anndata as ad
+    import scipy.sparse as sp
+
+    from .filters import Where
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """An atlas opened for reading at one moment."""
+
+    uri: str
+    """Folder of the atlas."""
+    published_ms: int
+    """Timestamp it is read at, in milliseconds since 1970; pass it to any TileDB-SOMA client to see the same."""
+    datasets: tuple[DatasetRow, ...]
+    """What is published at that moment, in joinid order."""
+
+    @property
+    def root(self) -> Path:
+        """Return the folder as a path."""
+        return store.local_root(self.uri)
+
+    @property
+    def organisms(self) -> tuple[str, ...]:
+        """Return the names of the organisms that have cells, e.g. `homo_sapiens`, sorted."""
+        return tuple(sorted({d.organism for d in self.datasets}))
+
+    def n_cells(self, organism: str) -> int:
+        """Return the cells of one organism."""
+        name = self.experiment(organism)
+        return sum(d.n_cells for d in self.datasets if d.organism == name)
+
+    def experiment(self, organism: str) -> str:
+        """Return the Experiment's name of an organism given in any spelling.
+
+        Raises
+        ------
+        AtlasInputError
+            If the atlas holds no cell of it.
+        """
+        name = get_organism(organism).experiment
+        if name not in self.organisms:
+            raise AtlasInputError("organism", organism, f"one of the atlas: {', '.join(self.organisms) or 'none yet'}")
+        return name
+
+    def open(self) -> soma.Collection:
+        """Return the SOMA tree opened for reading at `published_ms`; close it, or use it in a `with`."""
+        return soma.Collection.open(str(self.root), tiledb_timestamp=self.published_ms)
+
+    def query(self, organism: str, where: Where | None = None, *, every_cell: bool = False) -> CellQuery:
+        """Return a query over one organism's cells.
+
+        Parameters
+        ----------
+        organism
+            Any spelling: `human`, `Homo sapiens`, `homo_sapiens`, 9606.
+        where
+            Conditions on obs; None for none.
+        every_cell
+            True also gives cells that failed QC.
+        """
+        return CellQuery(self, self.experiment(organism), where, every_cell)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a census_info table: summary, datasets, summary_cell_counts or organisms."""
+        with self.open() as tree:
+            return tree[layout.INFO][name].read().concat().to_pandas()
+
+    def receipts(self) -> list[dict[str, object]]:
+        """Return every receipt the ledger kept, oldest first."""
+        with Ledger(self.root / store.LEDGER / "ledger.sqlite") as ledger:
+            return ledger.receipts()
+
+
+@dataclass(frozen=True)
+class CellQuery:
+    """Some cells of one organism; nothing is read until asked for."""
+
+    atlas: Atlas
+    """Where the cells are."""
+    organism: str
+    """Experiment name."""
+    where: Where | None = None
+    """Conditions on obs."""
+    every_cell: bool = False
+    """True also gives cells that failed QC."""
+
+    @property
+    def value_filter(self) -> str | None:
+        """Return the query in TileDB-SOMA's filter grammar; None where it is unconditional."""
+        parts = [] if self.every_cell else ["qc_pass == True"]
+        if self.where is not None and (text := self.where.to_soma()):
+            parts.append(f"({text})")
+        return " and ".join(parts) or None
+
+    def obs(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return obs of the cells, one row a cell in joinid order; unused categories are dropped."""
+        with self.atlas.open() as tree, self._query(tree) as query:
+            frame = query.obs(column_names=columns).concat().to_pandas()
+        return _drop_unused(frame)
+
+    def n_cells(self) -> int:
+        """Return how many cells the query selects."""
+        return len(self.obs(["soma_joinid"]))
+
+    def counts(self) -> sp.csr_matrix:
+        """Return the cells' counts over every gene of the table, cell x gene, in joinid order."""
+        return self.to_anndata(obs_columns=["soma_joinid"]).X
+
+    def to_anndata(
+        self, *, genes: Sequence[str] | None = None, obs_columns: Sequence[str] | None = None
+    ) -> ad.AnnData:
+        """Return the cells as AnnData: `X` raw counts (CSR float32), gene ids and cell ids as names.
+
+        Parameters
+        ----------
+        genes
+            Gene ids to return, in the atlas' order; None for the whole table.
+        obs_columns
+            Columns of obs; None for all.
+
+        Raises
+        ------
+        AtlasInputError
+            If a gene id is not in the atlas.
+        """
+        var_query = None
+        if genes is not None:
+            var_query = soma.AxisQuery(coords=(self._gene_joinids(genes),))
+        with self.atlas.open() as tree, self._query(tree, var_query) as query:
+            names = None if obs_columns is None else {"obs": [*dict.fromkeys([*obs_columns, "observation_joinid"])]}
+            adata = query.to_anndata("raw", column_names=names)
+        adata.obs = _drop_unused(adata.obs).set_index("observation_joinid", drop=False)
+        adata.obs.index.name = None
+        adata.var = adata.var.set_index("feature_id", drop=False)
+        adata.var.index.name = None
+        return adata
+
+    def _gene_joinids(self, genes: Sequence[str]) -> list[int]:
+        """Return the joinids of gene ids, sorted."""
+        with self.atlas.open() as tree:
+            var = self._measurement(tree).var.read(column_names=["soma_joinid", "feature_id"]).concat().to_pandas()
+        index = pd.Index(var["feature_id"]).get_indexer(list(genes))
+        if (index < 0).any():
+            lost = [g for g, i in zip(genes, index, strict=True) if i < 0]
+            raise AtlasInputError("genes", lost[:5], "gene ids of the atlas; resolve symbols with resolve_genes")
+        return sorted(int(j) for j in var["soma_joinid"].to_numpy()[index])
+
+    def _measurement(self, tree: soma.Collection) -> soma.Measurement:
+        """Return the organism's RNA measurement."""
+        return tree[layout.DATA][self.organism].ms["RNA"]
+
+    def _query(self, tree: soma.Collection, var: soma.AxisQuery | None = None) -> soma.ExperimentAxisQuery:
+        """Return tiledbsoma's own query for these cells."""
+        n = self.atlas.n_cells(self.organism)
+        obs = soma.AxisQuery(coords=(slice(0, n - 1),), value_filter=self.value_filter)
+        return tree[layout.DATA][self.organism].axis_query("RNA", obs_query=obs, var_query=var)
+
+
+def open_atlas(uri: str, *, at: int | None = None) -> Atlas:
+    """Open an atlas for reading.
+
+    Parameters
+    ----------
+    uri
+        Folder of the atlas.
+    at
+        Moment to read it at, in milliseconds since 1970; None for the last published one.
+
+    Raises
+    ------
+    StoreError
+        If there is no atlas, or `at` is before its first ingest.
+
+    Examples
+    --------
+    >>> open_atlas("/no/such/folder")
+    Traceback (most recent call last):
+    atlas.errors.StoreError: open of /no/such/folder failed: no atlas here; make one with `panatlas ingest human`
+    """
+    root = store.local_root(uri)
+    path = root / store.LEDGER / "ledger.sqlite"
+    if not path.exists():
+        raise StoreError(uri, "open", "no atlas here; make one with `panatlas ingest human`")
+    with Ledger(path) as ledger:
+        rows = [d for d in ledger.datasets() if at is None or (d.published_ms or 0) <= at]
+    if not rows:
+        raise StoreError(uri, "open", "nothing is published here yet" + (f" at {at}" if at is not None else ""))
+    return Atlas(str(root), max(int(d.published_ms or 0) for d in rows), tuple(rows))
+
+
+def _drop_unused(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with only the categories its rows use."""
+    for name in frame.columns[[isinstance(t, pd.CategoricalDtype) for t in frame.dtypes]]:
+        frame[name] = frame[name].cat.remove_unused_categories()
+    return frame

@@ -1,0 +1,221 @@
+"""One source into one atlas: read, prove, prepare, append, verify, publish. Read this file first.
+
+`prepare` decides and writes nothing. `ingest` reserves a range in the ledger, writes, reads everything back, and
+publishes with one commit of the ledger. Whatever stops it before that commit, the atlas is as it was: what was written
+after the last published moment is removed at once, or, after a crash, by the next ingest.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import logging
+import re
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ontology import get_organism, load_gene_table, ontology_release
+
+from . import schema, store, write
+from .copies import find_copies
+from .errors import ContractError
+from .fetch import fetch_source
+from .findings import Finding, Receipt
+from .ledger import Ledger, now_ms, writer_lock
+from .prepare import ROWS_PER_BLOCK, IngestOptions, Prepared, prepare
+from .read import open_source, prove_counts
+from .verify import verify_dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import scipy.sparse as sp
+
+    from .read import RawCells
+    from .sources import Source
+
+_LOG = logging.getLogger(__name__)
+_DATASET_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # it appears in file names and queries
+
+
+def ingest(source: Source, uri: str, options: IngestOptions | None = None) -> Receipt:
+    """Add one source to the atlas at `uri`, creating the atlas if there is none.
+
+    Parameters
+    ----------
+    source
+        What to read.
+    uri
+        Folder of the atlas.
+    options
+        Policy and switches.
+
+    Returns
+    -------
+    The receipt: `written`, `unchanged` (the same bytes or the same content is there), `rejected` with findings, or
+    `planned` in a dry run. It is recorded in the ledger unless it is planned.
+
+    Raises
+    ------
+    SourceError
+        If the source cannot be fetched or is not what was pinned.
+    StoreError
+        If the atlas cannot be written, is being written by another process, or reads back differently.
+    """
+    options = options or IngestOptions()
+    began = time.monotonic()
+    root = store.local_root(uri)
+    organism = get_organism(source.organism)
+    path = fetch_source(source)
+    releases = {
+        "schema": schema.SCHEMA_VERSION,
+        "ontologies": ontology_release(),
+        "policy": f"{options.policy.version} {options.policy.fingerprint()}",
+    }
+    blank = Receipt(
+        source_id=source.id or source.uri, organism=organism.name, status="rejected", uri=source.uri,
+        input_sha256=hash_input(path), releases=releases,
+    )  # fmt: skip
+    folder = root / store.LEDGER
+    if options.dry_run:
+        if not (folder / "ledger.sqlite").exists():
+            return _timed(_attempt(source, path, root, None, blank, options), began)
+        with Ledger(folder / "ledger.sqlite") as ledger:
+            return _timed(_attempt(source, path, root, ledger, blank, options), began)
+    with writer_lock(folder), Ledger(folder / "ledger.sqlite") as ledger:
+        recover(root, ledger)
+        receipt = _timed(_attempt(source, path, root, ledger, blank, options), began)
+        ledger.record(receipt)
+    return receipt
+
+
+def recover(root: Path, ledger: Ledger) -> int:
+    """Undo what a stopped ingest left, and return how many files or folders that was; 0 if nothing was in flight."""
+    if not ledger.in_flight:
+        return 0
+    removed = store.roll_back(root, ledger.published_ms())
+    ledger.abandon()
+    _LOG.warning("removed %d leftovers of an ingest that was stopped", removed)
+    return removed
+
+
+def hash_input(path: Path) -> str:
+    """Return the sha256 of a file's bytes; of a folder, over its files' relative names and bytes in sorted order."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink())
+    for file in files:
+        if path.is_dir():
+            digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _timed(receipt: Receipt, began: float) -> Receipt:
+    """Return the receipt with the time it took."""
+    return replace(receipt, seconds=round(time.monotonic() - began, 3))
+
+
+def _attempt(
+    source: Source, path: Path, root: Path, ledger: Ledger | None, blank: Receipt, options: IngestOptions
+) -> Receipt:
+    """Return the source's receipt; a source that cannot be stored is a receipt too, not an exception."""
+    same = ledger.find(input_sha256=blank.input_sha256 or "") if ledger else None
+    if same is not None and same.organism == get_organism(source.organism).experiment:
+        return _unchanged(blank, same.dataset_id, same.content_sha256)
+    try:
+        with open_source(source, path) as cells:
+            proof = prove_counts(cells)
+            dataset_id = source.id or f"d{proof.sha256[:16]}"
+            same = ledger.find(content_sha256=proof.sha256) if ledger else None
+            if same is not None:
+                return _unchanged(blank, same.dataset_id, proof.sha256)
+            _check_dataset_id(dataset_id, ledger)
+            prepared = prepare(source, cells, proof, dataset_id, blank, options)
+            prepared = _mark_copies(root, ledger, prepared)
+            if options.dry_run or ledger is None:
+                return prepared.receipt
+            return _append(source, cells, root, ledger, prepared, options)
+    except ContractError as exc:
+        _LOG.info("rejected %s: %s", source.uri, exc)
+        return replace(blank, findings=tuple(exc.findings))
+
+
+def _unchanged(blank: Receipt, dataset_id: str, content: str) -> Receipt:
+    """Return the receipt of a source whose bytes or content the atlas holds already."""
+    return replace(blank, status="unchanged", dataset_id=dataset_id, content_sha256=content)
+
+
+def _check_dataset_id(dataset_id: str, ledger: Ledger | None) -> None:
+    """Refuse an id that is unsafe in a path, or that another content already has."""
+    if not _DATASET_ID.fullmatch(dataset_id):
+        remedy = "use letters, digits, `.`, `_` and `-`, at most 128"
+        raise ContractError(
+            "the source", [Finding("bad-dataset-id", "error", "manifest, id", repr(dataset_id[:80]), "a safe name", remedy)]
+        )
+    taken = ledger.find(dataset_id=dataset_id) if ledger else None
+    if taken is not None:
+        remedy = "give the new content an id of its own; ids stay with the cells they named first"
+        found = f"{dataset_id} holds other content since it was ingested"
+        raise ContractError(
+            dataset_id, [Finding("dataset-id-taken", "error", "manifest, id", found, "an unused id", remedy)]
+        )
+
+
+def _mark_copies(root: Path, ledger: Ledger | None, prepared: Prepared) -> Prepared:
+    """Take primary status from cells the atlas, or the source itself, already holds."""
+    obs = prepared.obs
+    experiment = get_organism(prepared.receipt.organism).experiment
+    stored = ledger.n_cells(experiment) if ledger else 0
+    hashes = (obs["count_hash"].to_numpy(), obs["core_hash"].to_numpy())
+    copies = find_copies(root, experiment, stored, hashes, obs["nnz"].to_numpy())
+    obs = obs.assign(is_primary_data=obs["is_primary_data"].to_numpy() & ~copies.any)
+    findings = (*prepared.receipt.findings, *copies.findings())
+    return replace(prepared, obs=obs, receipt=replace(prepared.receipt, findings=findings))
+
+
+def _append(
+    source: Source, cells: RawCells, root: Path, ledger: Ledger, prepared: Prepared, options: IngestOptions
+) -> Receipt:
+    """Write, verify and publish a prepared source; on any failure take the store back to where it was."""
+    organism = get_organism(source.organism)
+    table = load_gene_table(organism)
+    receipt, obs = prepared.receipt, prepared.obs
+    ledger.begin()
+    try:
+        if not store.exists(root):
+            store.create(root)
+        store.add_organism(root, organism, table)
+        row = ledger.reserve(
+            str(receipt.dataset_id), organism.experiment, len(obs),
+            input_sha256=str(receipt.input_sha256), content_sha256=str(receipt.content_sha256),
+        )  # fmt: skip
+        obs = obs.assign(soma_joinid=np.arange(row.first_joinid, row.first_joinid + row.n_cells, dtype=np.int64))
+        totals = write.write_counts(root, row, _kept_blocks(cells, prepared, options), prepared.genes.measured)
+        write.write_obs(root, row, obs)
+        write.add_gene_totals(root, row, totals)
+        write.write_dataset(root, row, source, organism.label)
+        write.write_summaries(root, [*ledger.datasets(), row], dt.datetime.now(dt.UTC).date().isoformat())
+        options.progress("verify", 0, len(obs))
+        verify_dataset(root, row, obs, prepared.genes.measured, table.ids, table.core)
+        options.progress("verify", len(obs), len(obs))
+        store.tick()
+        ledger.publish(row.dataset_id, now_ms())
+    except BaseException:
+        recover(root, ledger)
+        raise
+    releases = receipt.releases | {"genes": table.release}
+    return replace(receipt, status="written", first_joinid=row.first_joinid, releases=releases)
+
+
+def _kept_blocks(cells: RawCells, prepared: Prepared, options: IngestOptions) -> Iterator[sp.csr_matrix]:
+    """Yield the kept cells' counts over the gene table, block by block."""
+    for start, block in cells.blocks(ROWS_PER_BLOCK):
+        kept = prepared.kept[start : start + block.shape[0]]
+        yield prepared.genes.project(block if kept.all() else block[np.flatnonzero(kept)])
+        options.progress("write", start + block.shape[0], cells.n_obs)

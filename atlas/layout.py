@@ -1,0 +1,72 @@
+"""Where each array lies and how it is tiled and compressed; every number with its reason.
+
+The tree is the CELLxGENE Census': `census_info` tables and one Experiment per organism under `census_data`.
+What columns the frames have is in `schema`; who writes them is `store` and `write`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CELLS_PER_TILE = 64  # rows of one X tile: the block a balanced sampler reads
+X_CAPACITY = 16_384  # cells (non-zeros) per compressed chunk: single rows read 2x faster than at 65,536
+OBS_CAPACITY = 65_536  # rows per compressed chunk of obs
+NNZ_PER_FRAGMENT = 24_000_000  # non-zeros written at once: 0.5 GB of coordinates, the writer's memory bound
+
+INFO = "census_info"
+DATA = "census_data"
+SPATIAL = "census_spatial_sequencing"  # empty; the Census' own tools index it
+MEASUREMENT = "ms/RNA"
+X_RAW = f"{MEASUREMENT}/X/raw"
+VAR = f"{MEASUREMENT}/var"
+PRESENCE = f"{MEASUREMENT}/feature_dataset_presence_matrix"
+
+
+def _shuffled(level: int) -> list[Any]:
+    """Return byte shuffle + zstd, the pair that won every layout measured for counts and coordinates."""
+    return ["ByteShuffleFilter", {"_type": "ZstdFilter", "level": level}]
+
+
+def x_options(n_vars: int) -> dict[str, Any]:
+    """Return the creation options of `X/raw`: full-row tiles, so that sorted CSR is already in global order.
+
+    Measured on 62.7 M non-zeros against the Census' 2048 x 2048 tiles: written 7-12x faster, 64-row blocks
+    gathered 5-7x faster, about 10 % more bytes. One gene over all cells reads 2.7x slower.
+    """
+    full_row = 1 << max(n_vars - 1, 1).bit_length()
+    return {
+        "tiledb": {
+            "create": {
+                "capacity": X_CAPACITY,
+                "cell_order": "row-major",
+                "tile_order": "row-major",
+                "allows_duplicates": False,  # a retried range then reads right; True would double counts silently
+                "dims": {
+                    "soma_dim_0": {"tile": CELLS_PER_TILE, "filters": _shuffled(3)},
+                    "soma_dim_1": {"tile": full_row, "filters": _shuffled(3)},
+                },
+                "attrs": {"soma_data": {"filters": _shuffled(3)}},
+            }
+        }
+    }
+
+
+def presence_options(n_vars: int) -> dict[str, Any]:
+    """Return the creation options of the presence matrix: one tile row per dataset, which is how it is read."""
+    return {
+        "tiledb": {
+            "create": {
+                "capacity": OBS_CAPACITY,
+                "allows_duplicates": False,
+                "dims": {
+                    "soma_dim_0": {"tile": CELLS_PER_TILE, "filters": _shuffled(3)},
+                    "soma_dim_1": {"tile": max(n_vars, 1), "filters": _shuffled(3)},
+                },
+            }
+        }
+    }
+
+
+def frame_options() -> dict[str, Any]:
+    """Return the creation options of data frames: chunks long enough that categorical codes compress away."""
+    return {"tiledb": {"create": {"capacity": OBS_CAPACITY, "dims": {"soma_joinid": {"filters": _shuffled(3)}}}}}

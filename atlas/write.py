@@ -1,0 +1,225 @@
+"""Putting one dataset's cells into the store: X, presence, var totals, obs, and the census_info tables.
+
+Every function here writes into a range the ledger has reserved, and nothing here publishes. X and presence come first,
+obs after them, the tables last. Stages before are `standardise` and `qc`; afterwards `verify` reads everything back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import tiledbsoma as soma
+
+from . import layout, schema
+from .store import array_uri, experiments, grow_array, grow_frame, tick, write_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import scipy.sparse as sp
+
+    from .ledger import DatasetRow
+    from .sources import Source
+
+_GLOBAL_ORDER = soma.TileDBWriteOptions(sort_coords=False)  # refused by TileDB, not corrupted, if ever unsorted
+
+
+@dataclass(frozen=True)
+class GeneTotals:
+    """Per gene of the table, what one dataset adds to var's running totals."""
+
+    nnz: np.ndarray
+    """Cells with a count of the gene, int64."""
+    measured: np.ndarray
+    """Bool: the dataset measured the gene."""
+
+
+def write_counts(
+    root: Path, row: DatasetRow, blocks: Iterable[sp.csr_matrix], measured: np.ndarray
+) -> GeneTotals:
+    """Write a dataset's counts and its row of the presence matrix.
+
+    Parameters
+    ----------
+    root
+        Folder of the atlas.
+    row
+        The reservation: `n_cells` rows from `first_joinid`.
+    blocks
+        CSR blocks over the gene table in cell order, sorted, without zeros; `n_cells` rows in all.
+    measured
+        Bool per gene: the dataset measured it.
+
+    Returns
+    -------
+    What the dataset adds to var's totals.
+    """
+    uri = array_uri(root, row.organism, layout.X_RAW)
+    grow_array(uri, row.first_joinid + row.n_cells)
+    nnz = np.zeros(len(measured), np.int64)
+    first = row.first_joinid
+    pending: list[pa.Table] = []
+    size = 0
+    with soma.SparseNDArray.open(uri, "w") as array:
+        for block in blocks:
+            nnz += np.bincount(block.indices, minlength=len(measured))
+            pending.append(_coordinates(block, first))
+            size += block.nnz
+            first += block.shape[0]
+            if size >= layout.NNZ_PER_FRAGMENT:
+                array.write(pa.concat_tables(pending), platform_config=_GLOBAL_ORDER)
+                pending, size = [], 0
+        if size:
+            array.write(pa.concat_tables(pending), platform_config=_GLOBAL_ORDER)
+    uri = array_uri(root, row.organism, layout.PRESENCE)
+    grow_array(uri, row.dataset_joinid + 1)
+    genes = np.flatnonzero(measured).astype(np.int64)
+    dataset = np.full(len(genes), row.dataset_joinid, np.int64)
+    with soma.SparseNDArray.open(uri, "w") as array:
+        array.write(pa.table({"soma_dim_0": dataset, "soma_dim_1": genes, "soma_data": np.ones(len(genes), bool)}))
+    tick()
+    return GeneTotals(nnz, measured)
+
+
+def _coordinates(block: sp.csr_matrix, first: int) -> pa.Table:
+    """Return a CSR block as COO rows in global order: tiles span all genes, so row-major order is tile order."""
+    rows = np.repeat(np.arange(first, first + block.shape[0], dtype=np.int64), np.diff(block.indptr))
+    data = block.data.astype(np.float32, copy=False)
+    return pa.table({"soma_dim_0": rows, "soma_dim_1": block.indices.astype(np.int64), "soma_data": data})
+
+
+def write_obs(root: Path, row: DatasetRow, obs: pd.DataFrame) -> None:
+    """Write a dataset's rows of obs as one fragment, after giving every categorical column its new categories.
+
+    Categories are added through a handle of their own, closed before the rows are written: two schema versions of one
+    millisecond, or categories added through the creating handle, are lost silently (tiledbsoma >= 2.0).
+    """
+    uri = array_uri(root, row.organism, "obs")
+    _extend_categories(uri, obs)
+    grow_frame(uri, row.first_joinid + row.n_cells)
+    names = list(schema.categories(schema.OBS))
+    with soma.DataFrame.open(uri, "w") as frame:
+        vocabulary = {k: v.to_pylist() for k, v in frame.get_enumeration_values(names).items()}
+        arrays = []
+        for field in schema.OBS:
+            values = obs[field.name]
+            if field.name in vocabulary:
+                codes = pd.Index(vocabulary[field.name]).get_indexer(values.to_numpy(dtype=object))
+                terms = pa.array(vocabulary[field.name], pa.large_string())
+                arrays.append(pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), terms))
+            else:
+                arrays.append(pa.array(values.to_numpy(), type=field.type, from_pandas=False))
+        frame.write(pa.Table.from_arrays(arrays, schema=schema.arrow_schema(schema.OBS)))
+    tick()
+
+
+def _extend_categories(uri: str, obs: pd.DataFrame) -> None:
+    """Add the categories of `obs` that the frame does not have yet, sorted, in one schema change."""
+    names = list(schema.categories(schema.OBS))
+    with soma.DataFrame.open(uri) as frame:
+        have = {k: set(v.to_pylist()) for k, v in frame.get_enumeration_values(names).items()}
+    new = {name: sorted(set(obs[name].unique()) - have[name]) for name in names}
+    new = {name: pa.array(values, pa.large_string()) for name, values in new.items() if values}
+    if new:
+        with soma.DataFrame.open(uri, "w") as frame:
+            frame.extend_enumeration_values(new)
+        tick()
+
+
+def add_gene_totals(root: Path, row: DatasetRow, totals: GeneTotals) -> None:
+    """Add one dataset's totals to var's `nnz` and `n_measured_obs`."""
+    uri = array_uri(root, row.organism, layout.VAR)
+    with soma.DataFrame.open(uri) as frame:
+        var = frame.read().concat().to_pandas()
+    var["nnz"] += totals.nnz
+    var["n_measured_obs"] += totals.measured.astype(np.int64) * row.n_cells
+    write_frame(uri, schema.VAR, [var[f.name].to_numpy() for f in schema.VAR])
+
+
+def write_dataset(root: Path, row: DatasetRow, source: Source, organism_label: str) -> None:
+    """Write the dataset's row of census_info/datasets."""
+    values = {
+        "soma_joinid": row.dataset_joinid,
+        "citation": source.citation or "",
+        "collection_id": "",
+        "collection_name": "",
+        "collection_doi": source.doi or "",
+        "collection_doi_label": source.doi or "",
+        "dataset_id": row.dataset_id,
+        "dataset_version_id": row.content_sha256,
+        "dataset_title": source.title or row.dataset_id,
+        "dataset_h5ad_path": source.uri,
+        "dataset_total_cell_count": row.n_cells,
+        "organism": organism_label,
+        "licence": source.licence or "",
+        "input_sha256": row.input_sha256,
+    }
+    uri = str(root / layout.INFO / "datasets")
+    write_frame(uri, schema.DATASETS, [[values[f.name]] for f in schema.DATASETS])
+
+
+def write_summaries(root: Path, datasets: list[DatasetRow], built_on: str) -> None:
+    """Rewrite census_info's summary, organisms and summary_cell_counts from the cells that are there.
+
+    Parameters
+    ----------
+    root
+        Folder of the atlas.
+    datasets
+        Every dataset, the one being ingested included.
+    built_on
+        ISO date of the ingest, for `census_build_date`.
+    """
+    counts: list[pd.DataFrame] = []
+    organisms: list[tuple[str, str, str]] = []
+    unique = 0
+    for experiment in experiments(root):
+        n = sum(d.n_cells for d in datasets if d.organism == experiment)
+        table, primary, label, term = _count_cells(array_uri(root, experiment, "obs"), n)
+        unique += primary
+        if n:
+            counts.append(table.assign(organism=label))
+            organisms.append((term, label, experiment))
+    facts = {
+        "census_schema_version": schema.CENSUS_SCHEMA_VERSION,
+        "census_build_date": built_on,
+        "dataset_schema_version": schema.DATASET_SCHEMA_VERSION,
+        "total_cell_count": str(sum(d.n_cells for d in datasets)),
+        "unique_cell_count": str(unique),
+    }
+    info = root / layout.INFO
+    write_frame(str(info / "summary"), schema.SUMMARY, [range(len(facts)), list(facts), list(facts.values())])
+    columns = [list(c) for c in zip(*organisms, strict=True)]
+    write_frame(str(info / "organisms"), schema.ORGANISMS, [range(len(organisms)), *columns])
+    table = pd.concat(counts, ignore_index=True)
+    table["soma_joinid"] = np.arange(len(table))
+    fields = schema.SUMMARY_CELL_COUNTS
+    write_frame(str(info / "summary_cell_counts"), fields, [table[f.name].to_numpy() for f in fields])
+
+
+def _count_cells(uri: str, n: int) -> tuple[pd.DataFrame, int, str, str]:
+    """Return cells per value of each summarised label, primary cells, and the organism's label and id."""
+    plain = ("suspension_type",)
+    ids = [f"{c}_ontology_term_id" for c in schema.CELL_COUNT_CATEGORIES if c not in plain]
+    columns = [*schema.CELL_COUNT_CATEGORIES, *ids, "is_primary_data", "organism", "organism_ontology_term_id"]
+    if n == 0:
+        return pd.DataFrame(), 0, "", ""
+    with soma.DataFrame.open(uri) as frame:
+        obs = frame.read((slice(0, n - 1),), column_names=columns).concat().to_pandas()
+    primary = obs["is_primary_data"].to_numpy()
+    total = {"category": "all", "label": "na", "ontology_term_id": "na"}
+    rows = [pd.DataFrame([total | {"total_cell_count": n, "unique_cell_count": int(primary.sum())}])]
+    for category in schema.CELL_COUNT_CATEGORIES:
+        keys = [category] if category in plain else [category, f"{category}_ontology_term_id"]
+        table = obs.groupby(keys, observed=True)["is_primary_data"].agg(["size", "sum"]).reset_index()
+        table = table.rename(columns={category: "label", "size": "total_cell_count", "sum": "unique_cell_count"})
+        table["ontology_term_id"] = "na" if category in plain else table[keys[1]].astype(str)
+        rows.append(table.assign(category=category, label=table["label"].astype(str)))
+    counts = pd.concat(rows, ignore_index=True)
+    first = obs.iloc[0]
+    return counts, int(primary.sum()), str(first["organism"]), str(first["organism_ontology_term_id"])

@@ -1,0 +1,118 @@
+"""The field's own clients read the store unchanged and give back exactly what went in.
+
+cellxgene-census and tiledbsoma-ml are the oracles: nobody here wrote them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cellxgene_census
+import numpy as np
+import pandas as pd
+import pytest
+import tiledbsoma as soma
+
+from atlas import IngestOptions, ingest, open_atlas, schema
+from tests.factories import make_adata, write_source
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+pytestmark = pytest.mark.index
+
+
+@pytest.fixture(scope="module")
+def inputs() -> dict[str, ad.AnnData]:
+    return {"a": make_adata(70, 200, seed=1), "b": make_adata(50, 150, seed=2), "m": make_adata(30, 90, organism="mouse", seed=3)}
+
+
+@pytest.fixture(scope="module")
+def uri(inputs: dict[str, ad.AnnData], tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("clients")
+    for name, adata in inputs.items():
+        source = write_source(folder / f"{name}.h5ad", adata, id=name, organism="mouse" if name == "m" else "human")
+        assert ingest(source, str(folder / "atlas"), IngestOptions(doublets=False)).status == "written"
+    return str(folder / "atlas")
+
+
+def exact(got: ad.AnnData, meant: ad.AnnData) -> None:
+    """Compare by cell order and gene id."""
+    columns = pd.Index(got.var["feature_id"]).get_indexer(meant.var_names)
+    assert (got.X[:, columns] != meant.X).nnz == 0
+    assert got.X.sum() == meant.X.sum()
+
+
+def test_get_anndata_by_dataset(uri: str, inputs: dict[str, ad.AnnData]) -> None:
+    with cellxgene_census.open_soma(uri=uri) as census:
+        for name, meant in inputs.items():
+            organism = "Mus musculus" if name == "m" else "Homo sapiens"
+            got = cellxgene_census.get_anndata(census, organism, obs_value_filter=f"dataset_id == '{name}'")
+            exact(got, meant)
+            assert got.obs["donor_id"].astype(str).tolist() == meant.obs["donor_id"].tolist()
+
+
+def test_get_obs_get_var_and_filters_on_categories(uri: str) -> None:
+    with cellxgene_census.open_soma(uri=uri) as census:
+        obs = cellxgene_census.get_obs(census, "homo_sapiens", value_filter="cell_type == 'B cell' and tissue in ['blood']")
+        assert len(obs) == 60
+        assert set(obs["cell_type_ontology_term_id"]) == {"CL:0000236"}
+        everything = cellxgene_census.get_obs(census, "homo_sapiens")
+        assert list(everything.columns) == [f.name for f in schema.OBS]
+        var = cellxgene_census.get_var(census, "homo_sapiens")
+        assert {"feature_id", "feature_name", "feature_type", "feature_length", "nnz", "n_measured_obs"} <= set(var)
+
+
+def test_presence_matrix_tells_unmeasured_from_zero(uri: str, inputs: dict[str, ad.AnnData]) -> None:
+    with cellxgene_census.open_soma(uri=uri) as census:
+        presence = cellxgene_census.get_presence_matrix(census, "homo_sapiens").tocsr()
+        datasets = census["census_info"]["datasets"].read().concat().to_pandas().set_index("dataset_id")["soma_joinid"]
+        var = cellxgene_census.get_var(census, "homo_sapiens")
+    for name in "ab":
+        measured = set(var["feature_id"][np.flatnonzero(presence[[int(datasets[name])]].toarray())])
+        assert measured == set(inputs[name].var_names)
+
+
+def test_highly_variable_genes_and_mean_variance_run(uri: str, inputs: dict[str, ad.AnnData]) -> None:
+    from cellxgene_census.experimental.pp import mean_variance
+
+    with (
+        cellxgene_census.open_soma(uri=uri) as census,
+        census["census_data"]["homo_sapiens"].axis_query("RNA", obs_query=soma.AxisQuery(value_filter="dataset_id == 'a'")) as q,
+    ):
+        stats = mean_variance(q, axis=0, calculate_mean=True)
+        genes = q.var().concat().to_pandas().set_index("soma_joinid")["feature_id"]
+    means = stats["mean"].set_axis(genes[stats.index]).reindex(inputs["a"].var_names)
+    np.testing.assert_allclose(means, np.asarray(inputs["a"].X.mean(axis=0)).ravel(), rtol=1e-5)
+
+
+def test_tiledbsoma_ml_streams_the_same_counts(uri: str, inputs: dict[str, ad.AnnData]) -> None:
+    from tiledbsoma_ml import ExperimentDataset, experiment_dataloader
+
+    with (
+        soma.Experiment.open(f"{uri}/census_data/homo_sapiens") as experiment,
+        experiment.axis_query("RNA", obs_query=soma.AxisQuery(value_filter="dataset_id in ['a', 'b']")) as query,
+    ):
+        dataset = ExperimentDataset(query, layer_name="raw", obs_column_names=["soma_joinid", "cell_name"], batch_size=16, shuffle=True, seed=1)
+        seen = {}
+        for x, obs in experiment_dataloader(dataset):
+            seen |= dict(zip(obs["cell_name"], np.atleast_2d(x).sum(axis=1), strict=True))
+    meant = {n: s for k in "ab" for n, s in zip(inputs[k].obs_names, np.asarray(inputs[k].X.sum(axis=1)).ravel(), strict=True)}
+    assert seen == meant
+
+
+def test_members_have_relative_uris_so_the_tree_can_be_moved(uri: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    import shutil
+
+    moved = tmp_path_factory.mktemp("moved") / "elsewhere"
+    shutil.copytree(uri, moved)
+    with cellxgene_census.open_soma(uri=str(moved)) as census:
+        assert cellxgene_census.get_obs(census, "mus_musculus").shape[0] == 30
+    assert open_atlas(str(moved)).query("mouse", every_cell=True).n_cells() == 30
+
+
+def test_spatial_collection_exists_and_is_empty(uri: str) -> None:
+    with cellxgene_census.open_soma(uri=uri) as census:
+        assert len(census["census_spatial_sequencing"]) == 0
+        facts = census["census_info"]["summary"].read().concat().to_pandas().set_index("label")["value"]
+        assert facts["census_schema_version"] == "2.4.0"

@@ -1,0 +1,95 @@
+"""The ledger reserves dense ranges, publishes exactly once, survives kills, and admits one writer."""
+
+import multiprocessing as mp
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from atlas.errors import StoreError
+from atlas.findings import Receipt
+from atlas.ledger import Ledger, writer_lock
+
+
+def reserve(ledger: Ledger, name: str, n: int, organism: str = "homo_sapiens"):  # noqa: ANN201 - a row
+    return ledger.reserve(name, organism, n, input_sha256=f"i{name}", content_sha256=f"c{name}")
+
+
+def test_ranges_are_dense_per_organism_and_aborted_ones_are_given_back(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        assert reserve(ledger, "a", 10).first_joinid == 0
+        ledger.publish("a", 100)
+        assert reserve(ledger, "lost", 7).first_joinid == 10
+        row = reserve(ledger, "b", 5)
+        assert (row.first_joinid, row.dataset_joinid) == (10, 1)
+        ledger.publish("b", 200)
+        row = reserve(ledger, "m", 3, "mus_musculus")
+        assert (row.first_joinid, row.dataset_joinid) == (0, 2)
+        ledger.publish("m", 300)
+        assert ledger.n_cells("homo_sapiens") == 15
+        assert ledger.published_ms() == 300
+        assert [d.dataset_id for d in ledger.datasets()] == ["a", "b", "m"]
+
+
+def test_publishing_twice_or_without_reservation_is_refused(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        reserve(ledger, "a", 10)
+        ledger.publish("a", 100)
+        for name in ("a", "nobody"):
+            with pytest.raises(StoreError, match="no reservation"):
+                ledger.publish(name, 200)
+        assert ledger.published_ms() == 100
+
+
+def test_found_by_any_identity_once_published(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        reserve(ledger, "a", 10)
+        assert ledger.find(dataset_id="a") is None
+        ledger.publish("a", 1)
+        assert ledger.find(dataset_id="a") == ledger.find(input_sha256="ia") == ledger.find(content_sha256="ca")
+        assert ledger.find(dataset_id="b", input_sha256="", content_sha256="") is None
+
+
+def test_receipts_come_back_in_order(tmp_path: Path) -> None:
+    receipts = [Receipt(f"s{i}", "human", "rejected", "uri") for i in range(3)]
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        for receipt in receipts:
+            ledger.record(receipt)
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        assert [r["source_id"] for r in ledger.receipts()] == ["s0", "s1", "s2"]
+
+
+def _die_in_flight(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.begin()
+    reserve(ledger, "a", 10)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_ingest_is_seen_and_its_range_reused(tmp_path: Path) -> None:
+    process = mp.get_context("spawn").Process(target=_die_in_flight, args=(tmp_path / "l.sqlite",))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        assert ledger.in_flight
+        assert ledger.published_ms() == 0
+        ledger.abandon()
+        assert not ledger.in_flight
+        assert ledger.datasets(published=False) == []
+        assert reserve(ledger, "b", 2).first_joinid == 0
+
+
+def test_a_second_writer_is_told_who_holds_the_atlas(tmp_path: Path) -> None:
+    with writer_lock(tmp_path), pytest.raises(StoreError, match=rf"process {os.getpid()} on .* is writing"), writer_lock(tmp_path):  # fmt: skip
+        pass
+    with writer_lock(tmp_path):
+        pass
+
+
+def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    path.write_bytes(b"this is not a database, not at all" * 100)
+    with pytest.raises(StoreError, match="open ledger"):
+        Ledger(path)
