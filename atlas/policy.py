@@ -28,17 +28,17 @@ class MitoLimits:
     """How much mitochondrial RNA a cell may carry, and when that can be said at all."""
 
     max_pct_cell: float = 20.0
-    """Percent of counts, 0-100, for whole cells. Healthy heart, kidney and liver cells pass the 5-10 % that Osorio & Cai
-    2021 (10.1093/bioinformatics/btaa751) find in most tissues, so an atlas of all tissues needs the laxer bound; leaky
-    cells within one tissue are caught by `mad.mito`."""
+    """Percent of counts, 0-100, for whole cells. Osorio & Cai 2021 (10.1093/bioinformatics/btaa751) find 5 % (mouse)
+    and 10 % (human) right for most tissues and too strict for energy-hungry ones; an atlas of all tissues needs the
+    laxer bound, and leaky cells within one tissue are caught by `mad.mito`."""
     max_pct_nucleus: float = 5.0
     """Percent of counts, 0-100, for nuclei. Nuclei hold no mitochondria: what is there is cytoplasm carried along."""
     outlier_floor_pct: float = 5.0
-    """Percent of counts, 0-100. At or below it no cell is a `mito-outlier`: where a sample's median is 0.1 % the MAD alone
-    would call 0.5 % an outlier, which is no damage."""
+    """Percent of counts, 0-100. At or below it no cell is a `mito-outlier`: where a sample's median is 0.1 %
+    the MAD alone would call 0.5 % an outlier, which is no damage. Chosen here."""
     min_genes: int = 5
-    """Measured mitochondrial genes below which the share is not measurable (an animal's mitochondrion codes 13 proteins).
-    A panel with one of them would read near 0 % for a dying cell."""
+    """Measured mitochondrial genes below which the share is not measurable; an animal's mitochondrion
+    codes 13 proteins. A panel with one of them would read near 0 % for a dying cell. Chosen here."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class MadLimits:
     mito: float = 3.0
     """Deviations of the mitochondrial percent, above the median only: `mito-outlier`."""
     min_cells: int = 50
-    """Cells a sample needs before its own median and MAD are trusted; chosen here. Smaller samples keep the fixed bounds."""
+    """Cells a sample needs before its own median and MAD are trusted. Smaller samples keep the fixed bounds.
+    Chosen here."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class DoubletLimits:
     min_cells: int = 100
     """Cells of one sample below which doublets are not simulated: too few neighbours to tell."""
     max_cells: int = 10_000
-    """Cells scored at once, which bounds memory. Larger samples are dealt into interleaved hands of at most this size."""
+    """Cells scored at once, which bounds memory. Larger samples are dealt into interleaved hands of at most
+    this size."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,11 @@ class QCPolicy:
                 continue
             top = 100.0 if "pct" in name else 1.0 if name in ("doublets.max_score", "doublets.expected_rate") else None
             if not value >= 0 or (top is not None and value > top):  # `not >=` also refuses NaN
-                raise AtlasInputError(f"QCPolicy.{name}", value, f"a number from 0 to {top}" if top else "a number >= 0")
-        if self.doublets.max_cells < 2 * self.doublets.min_cells:
-            raise AtlasInputError("QCPolicy.doublets.max_cells", self.doublets.max_cells, "at least twice doublets.min_cells")
+                allowed = f"a number from 0 to {top:g}" if top else "a number >= 0"
+                raise AtlasInputError(f"QCPolicy.{name}", value, allowed)
+        hand = self.doublets.max_cells
+        if hand < 2 * self.doublets.min_cells:  # or a sample dealt in two could fall under the minimum
+            raise AtlasInputError("QCPolicy.doublets.max_cells", hand, "at least twice doublets.min_cells")
 
     def minimums(self, n_measured_vars: int) -> CellMinimums:
         """Return the minimums that fit a source with that many measured genes."""
@@ -134,7 +138,8 @@ def flatten(policy: QCPolicy) -> dict[str, str | int | float]:
     """Return every threshold under its dotted name, e.g. ``{"mito.max_pct_cell": 20.0, ...}``."""
     flat: dict[str, str | int | float] = {}
     for name, value in asdict(policy).items():
-        flat.update({f"{name}.{part}": inner for part, inner in value.items()} if isinstance(value, dict) else {name: value})
+        nested = value if isinstance(value, dict) else {"": value}
+        flat.update({f"{name}.{part}".rstrip("."): inner for part, inner in nested.items()})
     return flat
 
 
@@ -173,7 +178,9 @@ REASONS: dict[str, Reason] = {
         "Too few molecules to tell what it is.", "counts", ("whole.counts", "panel.counts", "whole_transcriptome_genes")
     ),
     "low-genes": Reason(
-        "Too few expressed genes to tell what it is.", "genes", ("whole.genes", "panel.genes", "whole_transcriptome_genes")
+        "Too few expressed genes to tell what it is.",
+        "genes",
+        ("whole.genes", "panel.genes", "whole_transcriptome_genes"),
     ),
     "mito-outlier": Reason(
         "More mitochondrial RNA than the rest of its sample.",

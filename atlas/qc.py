@@ -1,162 +1,29 @@
-"""Measuring cells and screening them: counts in, one row of metrics and one list of reason codes per cell out.
+"""Screening cells: metrics and a policy in, a list of reason codes per cell out, and the bounds each sample was held to.
 
-`measure_block` knows matrices and no policy; `screen` knows metrics and a policy and no matrix, so a store can be
-screened again without reading X. Doublet scores come from `doublets`, thresholds from `policy`. Flags go to obs
+No matrix is touched here, so a store can be screened again without reading X. Metrics come from `measure` and
+`doublets`, thresholds from `policy`; this file is where other floors import all of them from. Flags go to obs
 (`qc_pass`, `qc_flags`) and, by count, into the receipt; nothing is deleted here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from scipy.sparse import csr_matrix
 
 from .errors import AtlasInputError
 from .findings import Finding
+from .measure import METRICS, measurable, measure_block
 from .policy import REASONS, CellMinimums, DoubletLimits, MadLimits, MitoLimits, QCPolicy, Reason, flatten
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "METRICS", "REASONS", "CellMinimums", "DoubletLimits", "MadLimits", "MitoLimits", "QCPolicy", "Reason",
     "SampleLimits", "Screening", "flatten", "measurable", "measure_block", "screen",
 ]  # fmt: skip
-
-METRICS = ("raw_sum", "nnz", "raw_mean_nnz", "raw_variance_nnz", "pct_mito", "pct_ribo", "pct_top20")
-"""What `measure_block` returns, in this order."""
-
-_SLAB = 1 << 21  # values worked on at once: 2 Mi float64 temporaries are 16 MiB each and stay near the cache
-_TOP = 20  # genes in pct_top20, as scanpy's percent_top=[20]
-
-
-def measurable(members: np.ndarray | None, measured: np.ndarray | None, least: int) -> np.ndarray | None:
-    """Return the gene set restricted to what a source measures, or None where too little of it is left to speak of.
-
-    Parameters
-    ----------
-    members
-        Bool per gene: in the set (mitochondrial, ribosomal); None where the organism has no list.
-    measured
-        Bool per gene: measured by the source; None where every gene is.
-    least
-        Genes of the set the source must measure, >= 1.
-
-    Examples
-    --------
-    >>> measurable(np.array([True, True, False]), np.array([True, False, True]), least=1)
-    array([ True, False, False])
-    >>> measurable(np.array([True, True, False]), np.array([True, False, True]), least=2) is None
-    True
-    """
-    if members is None:
-        return None
-    both = np.asarray(members, dtype=bool) if measured is None else np.asarray(members, bool) & np.asarray(measured, bool)
-    return both if int(both.sum()) >= max(least, 1) else None
-
-
-def measure_block(counts: csr_matrix, mito: np.ndarray | None, ribo: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Return the QC metrics of each cell of a block of proven raw counts.
-
-    Parameters
-    ----------
-    counts
-        Cells x genes, non-negative integers of any dtype, without duplicate coordinates. Not modified.
-    mito, ribo
-        Bool per gene: mitochondrial, cytosolic ribosomal protein. None, or no gene at all, means not measurable.
-
-    Returns
-    -------
-    Arrays by metric, one value a cell: `raw_sum` (counts, float64), `nnz` (genes, int64), `raw_mean_nnz` and
-    `raw_variance_nnz` (over the cell's non-zero counts, float64), `pct_mito`, `pct_ribo`, `pct_top20` (float32, 0-100;
-    NaN where not measurable, and where the cell holds no counts).
-
-    Raises
-    ------
-    AtlasInputError
-        If `counts` is no CSR matrix or a mask does not have one value per gene.
-
-    Notes
-    -----
-    Mean and variance follow the CELLxGENE Census: over non-zero values only, variance with ddof 1, both 0 where there
-    are too few values to say. `pct_*` follow scanpy's `calculate_qc_metrics`. Temporaries stay under about 100 MiB
-    whatever the size of the block.
-    """
-    if getattr(counts, "format", None) != "csr":
-        raise AtlasInputError("counts", type(counts).__name__, "a scipy CSR matrix, cells x genes")
-    for name, mask in (("mito", mito), ("ribo", ribo)):
-        if mask is not None and np.shape(mask) != (counts.shape[1],):
-            raise AtlasInputError(name, np.shape(mask), f"one bool per gene: shape ({counts.shape[1]},)")
-    n = counts.shape[0]
-    out = {name: np.zeros(n, dtype=np.int64 if name == "nnz" else np.float64) for name in METRICS}
-    # Rows of like length share a slab, so that padding them to a rectangle (for top-20) wastes next to nothing.
-    lengths = np.diff(counts.indptr)
-    order = np.argsort(lengths, kind="stable")
-    for rows in _slabs(order, lengths):
-        _measure_slab(counts, rows, lengths[rows], (mito, ribo), out)
-    for name, mask in (("pct_mito", mito), ("pct_ribo", ribo)):
-        if mask is None or not np.any(mask):
-            out[name][:] = np.nan
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for name in ("pct_mito", "pct_ribo", "pct_top20"):
-            out[name] = (100.0 * out[name] / out["raw_sum"]).astype(np.float32)
-    return out
-
-
-def _slabs(order: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield runs of `order` whose longest row times their number stays within a slab (one row always fits)."""
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        # Lengths ascend along `order`: widen by the row at the end of the run until it would overflow.
-        widths = lengths[order[start : start + _SLAB]].astype(np.int64)
-        fits = np.searchsorted(np.maximum(widths, 1) * np.arange(1, len(widths) + 1), _SLAB, side="right")
-        stop = start + max(int(fits), 1)
-        yield order[start:stop]
-        start = stop
-
-
-def _measure_slab(
-    counts: csr_matrix,
-    rows: np.ndarray,
-    lengths: np.ndarray,
-    masks: tuple[np.ndarray | None, np.ndarray | None],
-    out: dict[str, np.ndarray],
-) -> None:
-    """Fill `out` (shares still as sums of counts) for the rows of one slab."""
-    width = int(lengths[-1])  # rows ascend by length
-    if width == 0:
-        return
-    filled = np.arange(width) < lengths[:, None]
-    # Position in counts.data of every stored value of the slab, row by row.
-    where = np.repeat(counts.indptr[rows].astype(np.int64) - np.cumsum(lengths, dtype=np.int64) + lengths, lengths)
-    where += np.arange(len(where))
-    values = counts.data[where]
-    padded = np.zeros(filled.shape, dtype=values.dtype)
-    padded[filled] = values
-    total = padded.sum(axis=1, dtype=np.float64)
-    nnz = np.count_nonzero(padded, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(nnz > 0, total / nnz, 0.0)
-    # Two passes: the one-pass formula loses digits where counts are large and alike. A padding zero adds mean**2 each,
-    # which is taken out by masking, not by subtraction, for the same reason.
-    deviation = np.subtract(padded, mean[:, None], dtype=np.float64)
-    deviation[padded == 0] = 0.0
-    squares = np.einsum("ij,ij->i", deviation, deviation)
-    out["raw_sum"][rows], out["nnz"][rows], out["raw_mean_nnz"][rows] = total, nnz, mean
-    out["raw_variance_nnz"][rows] = np.where(nnz > 1, squares / np.maximum(nnz - 1, 1), 0.0)
-    if width > _TOP:
-        padded.partition(width - _TOP, axis=1)
-        out["pct_top20"][rows] = padded[:, width - _TOP :].sum(axis=1, dtype=np.float64)
-    else:
-        out["pct_top20"][rows] = total
-    genes = None
-    for name, mask in zip(("pct_mito", "pct_ribo"), masks, strict=True):
-        if mask is not None and np.any(mask):
-            genes = counts.indices[where] if genes is None else genes
-            hit = np.asarray(mask, dtype=bool)[genes]
-            row = np.repeat(np.arange(len(rows)), lengths)[hit]
-            out[name][rows] = np.bincount(row, weights=values[hit], minlength=len(rows))
 
 
 @dataclass(frozen=True)
@@ -229,6 +96,7 @@ def screen(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> cells = pd.DataFrame({name: [900.0, 3.0] for name in METRICS} | {"pct_mito": [4.0, 30.0], "doublet_score": 0.1})
     >>> screen(cells, np.array(["a", "a"]), np.array(["cell", "cell"]), 20_000, QCPolicy()).flags.tolist()
     ['', 'high-mito|low-counts|low-genes']
@@ -253,6 +121,14 @@ def screen(
     failed |= outliers
     flags, counts = _join(failed)
     return Screening(flags, counts, limits, _unmeasured(value, limits, n_measured_vars, policy), policy.fingerprint())
+
+
+_METRIC_OF = {
+    "count-outlier": "raw_sum",
+    "gene-outlier": "nnz",
+    "mito-outlier": "pct_mito",
+    "top20-outlier": "pct_top20",
+}
 
 
 def _outliers(
@@ -329,17 +205,18 @@ def _unmeasured(
     if n_measured_vars < policy.whole_transcriptome_genes:
         why["top20-outlier"] = f"{cells} of {cells} cells: {n_measured_vars} measured genes are a panel"
     small = [s for s in limits if s.cells < policy.mad.min_cells]
-    for code, metric in (
-        ("count-outlier", "raw_sum"), ("gene-outlier", "nnz"), ("mito-outlier", "pct_mito"), ("top20-outlier", "pct_top20"),
-    ):  # fmt: skip
+    told = set(why) - {"high-mito"} | (
+        {"mito-outlier"} if why.get("high-mito", "").startswith(f"{cells} of") else set()
+    )
+    for code, metric in _METRIC_OF.items():
+        if code in told:
+            continue  # said above for all cells
         flat = [s for s in limits if metric not in s.limits and s not in small]
-        if code in why or (code == "mito-outlier" and why.get("high-mito", "").startswith(f"{cells} of")):
-            continue  # already told for all of them
-        parts = []
-        if small:
-            parts.append(f"{sum(s.cells for s in small)} cells in {len(small)} samples under {policy.mad.min_cells} cells")
-        if flat:
-            parts.append(f"{sum(s.cells for s in flat)} cells in {len(flat)} samples whose MAD is 0 or metric is missing")
+        parts = [
+            f"{sum(s.cells for s in some)} cells in {len(some)} {'sample' if len(some) == 1 else 'samples'} {what}"
+            for some, what in ((small, f"under {policy.mad.min_cells} cells"), (flat, "whose MAD is 0"))
+            if some
+        ]
         if parts:
             why[code] = "; ".join(parts)
     return why

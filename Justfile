@@ -1,0 +1,73 @@
+# One line per recipe: each hands its arguments to the command line or to a tool, unchanged and unquoted by us.
+set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments
+
+export PYTHONSAFEPATH := "1"  # a stray ./model.py must never shadow a floor
+export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
+
+[private]
+default:
+    @just --justfile "{{justfile()}}" --list --unsorted
+
+[private]
+product:
+    @.ci/setup
+
+[private]
+developer:
+    @.ci/setup dev
+
+# Ingest sources of one organism: `just ingest human`, `just ingest human --source my.h5ad`
+[group('curator'), no-cd]
+ingest organism *args: product
+    @panatlas ingest "$@"
+
+# Show what an ingest would read, map, drop and write, and write nothing
+[group('curator'), no-cd]
+plan organism *args: product
+    @panatlas ingest "$@" --dry-run
+
+# Freeze the atlas under a name, with its splits and content hash
+[group('curator'), no-cd]
+release name *args: product
+    @panatlas release "$@"
+
+# Find cells and datasets by organism, label or id
+[group('analyst'), no-cd]
+search *args: product
+    @panatlas search "$@"
+
+# Say what the atlas holds: organisms, datasets, cells, versions
+[group('analyst'), no-cd]
+info *args: product
+    @panatlas info "$@"
+
+# Ask obs and datasets in SQL, read-only: `just sql "select ..."`
+[group('analyst'), no-cd]
+sql *args: product
+    @panatlas sql "$@"
+
+# Everything CI runs: style, layers, tests, documentation, wheel; arguments go to pytest
+[group('developer')]
+test *args: developer lint
+    @pytest "$@"
+
+# Style and formatting only, seconds
+[group('developer')]
+lint: developer
+    @ruff check --quiet . && ruff format --check --quiet .
+
+# Mend what a tool can mend
+[group('developer')]
+fix: developer
+    @ruff check --fix --quiet . ; ruff format --quiet .
+
+# Build the documentation into docs/_build
+[group('developer')]
+docs: developer
+    @sphinx-build -W --keep-going -q -b html docs docs/_build
+
+# Run one benchmark, or list them: `just bench ingest`
+[group('developer')]
+bench *args: developer
+    @python -P -m benchmarks "$@"
