@@ -6,36 +6,29 @@ ontologies or the store. Rows keep the file's order; columns are the source's ge
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
 from .findings import Finding
-from .matrices import RowReader
+from .gene_columns import name_genes
 from .refusal import refusal, shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    import pandas as pd
+
+    from .matrices import RowReader
 
 GENE_FEATURES = "Gene Expression"  # the feature type CellRanger gives to genes
 NAME_LIMIT = 1_000  # characters of the longest cell or gene name; real ones stay below 100
 RUN_GAP = 32  # rows skipped between two wanted rows before a second read is cheaper than reading through
 RUN_ROWS = 4_096  # rows read at once by `rows`, which bounds its memory
-ID_COLUMNS = ("gene_ids", "gene_id", "feature_id", "ensembl_id", "ensembl_gene_id", "ensembl", "ensembl_ids", "gene_ID",
-              "EnsemblID", "Accession", "accession", "id")  # fmt: skip
-SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "gene_names", "gene_name", "gene_short_name",
-                  "symbol", "symbols", "Gene", "name")  # fmt: skip
-# stable gene ids of the references the gene tables come from: Ensembl (all animals), FlyBase, WormBase, TAIR, RAP-DB,
-# maize, tomato; a trailing version is allowed
-STABLE_ID = re.compile(
-    r"(ENS[A-Z]{0,6}G\d{11}|FBgn\d{7}|WBGene\d{8}|AT[1-5MC]G\d{5}|Os\d\dg\d{7}|Zm\d{5}[a-z]{1,2}\d{6}"
-    r"|Solyc\d\dg\d{6})(\.\d+)*",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,9 @@ class RawCells:
         self._keep, dropped = _genes_only(dataset, parts.var)
         self.var = parts.var if self._keep is None else parts.var.iloc[self._keep]
         if not len(self.var):
-            raise refusal(dataset, "no-genes", "var", "no gene", "at least one gene", "export the genes with the counts")
+            raise refusal(
+                dataset, "no-genes", "var", "no gene", "at least one gene", "export the genes with the counts"
+            )
         _check_gene_names(dataset, self.var.index)
         self.gene_names, self.gene_fallback = name_genes(self.var)
         self.findings = parts.findings + dropped
@@ -159,44 +154,11 @@ class RawCells:
 
 
 def _counts(block: csr_matrix) -> csr_matrix:
-    data = block.data.astype(np.float32)  # a copy: the block may be a view of the reader's slab
-    block = csr_matrix((data, block.indices, block.indptr), shape=block.shape, copy=bool((data == 0).any()))
+    # copies: the block may be a view of what the reader keeps for its next read
+    block = csr_matrix((block.data.astype(np.float32), block.indices.copy(), block.indptr.copy()), shape=block.shape)
     block.eliminate_zeros()
+    block.has_canonical_format = True
     return block
-
-
-def name_genes(var: pd.DataFrame) -> tuple[list[str], list[str | None] | None]:
-    """Return the best name of every gene and a second one: stable ids first, then the index, then symbols.
-
-    A column counts as ids where most of its values look like stable ids and more do than in the index.
-
-    Examples
-    --------
-    >>> name_genes(pd.DataFrame({"gene_ids": ["ENSG00000141510"]}, index=["TP53"]))
-    (['ENSG00000141510'], ['TP53'])
-    >>> name_genes(pd.DataFrame(index=["TP53"]))
-    (['TP53'], None)
-    """
-    index = [str(v) for v in var.index]
-    share = {None: _id_share(index)}
-    columns = {c: _texts(var[c]) for c in (*ID_COLUMNS, *SYMBOL_COLUMNS) if c in var.columns and var[c].ndim == 1}
-    for name, values in columns.items():
-        share[name] = _id_share(values)
-    best = max(share, key=lambda name: (share[name], name is None))  # max keeps the first of equals: index, then ids
-    if best is not None and share[best] > 0.5 and share[best] > share[None]:
-        return [value or index[i] for i, value in enumerate(columns[best])], list(index)
-    for name in SYMBOL_COLUMNS if share[None] > 0.5 else (*SYMBOL_COLUMNS, *ID_COLUMNS):
-        if name in columns and columns[name] != index:
-            return index, columns[name]
-    return index, None
-
-
-def _texts(column: pd.Series) -> list[str | None]:
-    return [None if pd.isna(v) or str(v) == "" else str(v) for v in column]
-
-
-def _id_share(values: Sequence[str | None]) -> float:
-    return sum(bool(v and STABLE_ID.fullmatch(v)) for v in values) / max(1, len(values))
 
 
 def _check_shape(dataset: str, parts: Parts) -> None:
@@ -207,22 +169,36 @@ def _check_shape(dataset: str, parts: Parts) -> None:
         raise refusal(dataset, "no-genes", parts.matrix, "0 genes", "at least one gene", "export the genes again")
     if (cells, features) != (len(parts.obs), len(parts.var)):
         raise refusal(
-            dataset, "shape-mismatch", parts.matrix, f"{cells} x {features} values",
-            f"{len(parts.obs)} cells x {len(parts.var)} genes, as obs and var say", "export matrix and names together",
+            dataset,
+            "shape-mismatch",
+            parts.matrix,
+            f"{cells} x {features} values",
+            f"{len(parts.obs)} cells x {len(parts.var)} genes, as obs and var say",
+            "export matrix and names together",
         )
 
 
 def _check_cell_names(dataset: str, names: pd.Index) -> None:
     _check_names(dataset, "obs names", names, "unsafe-cell-name")
     if (names == "").any():
-        raise refusal(dataset, "missing-cell-name", "obs names", f"{int((names == '').sum())} empty names",
-                      "a name per cell", "name every cell, for example by its barcode")
+        raise refusal(
+            dataset,
+            "missing-cell-name",
+            "obs names",
+            f"{int((names == '').sum())} empty names",
+            "a name per cell",
+            "name every cell, for example by its barcode",
+        )
     if not names.is_unique:
         repeats = [(n, k) for n, k in Counter(names).most_common(3) if k > 1]
         shown = ", ".join(f"{shorten(n)!r} {k} times" for n, k in repeats)
         raise refusal(
-            dataset, "duplicate-cell-names", "obs names", f"{int(names.duplicated().sum())} repeats, e.g. {shown}",
-            "unique cell names", "prefix barcodes with their sample, or drop cells that are there twice",
+            dataset,
+            "duplicate-cell-names",
+            "obs names",
+            f"{int(names.duplicated().sum())} repeats, e.g. {shown}",
+            "unique cell names",
+            "prefix barcodes with their sample, or drop cells that are there twice",
         )
 
 
@@ -233,8 +209,14 @@ def _check_gene_names(dataset: str, names: pd.Index) -> None:
 def _check_names(dataset: str, where: str, names: pd.Index, code: str) -> None:
     for name in names:
         if len(name) > NAME_LIMIT or not name.isprintable():
-            raise refusal(dataset, code, where, repr(name[:80]), f"printable names of at most {NAME_LIMIT} characters",
-                          "rename it; control characters and line breaks do not belong in a name")
+            raise refusal(
+                dataset,
+                code,
+                where,
+                repr(name[:80]),
+                f"printable names of at most {NAME_LIMIT} characters",
+                "rename it; control characters and line breaks do not belong in a name",
+            )
 
 
 def _genes_only(dataset: str, var: pd.DataFrame) -> tuple[np.ndarray | None, tuple[Finding, ...]]:
@@ -248,7 +230,12 @@ def _genes_only(dataset: str, var: pd.DataFrame) -> tuple[np.ndarray | None, tup
         return None, ()
     other = ", ".join(f"{shorten(k)} {n}" for k, n in Counter(kinds[~genes]).most_common())
     finding = Finding(
-        "other-features", "info", f"var, {column}", other, GENE_FEATURES, "they are left out; only genes are stored",
+        "other-features",
+        "info",
+        f"var, {column}",
+        other,
+        GENE_FEATURES,
+        "they are left out; only genes are stored",
         int((~genes).sum()),
     )
     return np.flatnonzero(genes), (finding,)

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ontology import get_organism
 
 from .errors import SourceError
-from .sources import Location
+from .landing import arriving
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
+    from anndata import AnnData
+
+    from .sources import Location
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,9 +47,7 @@ def slice_census(location: Location, folder: Path) -> Path:
     SourceError
         If the Census cannot be reached, does not have the organism, refuses the filter, or no cell passes it.
     """
-    import cellxgene_census
-
-    from .fetch import arriving
+    import cellxgene_census  # noqa: PLC0415 - only those who slice the Census wait for its client
 
     options = dict(location.options)
     uri = f"census:{location.target}"
@@ -53,15 +55,10 @@ def slice_census(location: Location, folder: Path) -> Path:
     target = folder / "slice.h5ad"
     if target.is_file() and store is None and DATED.fullmatch(version):
         return target
-    organism = get_organism(location.target)
     opened: dict[str, Any] = {"uri": store} if store is not None else {"census_version": version}
     try:
         with cellxgene_census.open_soma(**opened) as census:
-            if organism.experiment not in census["census_data"]:
-                held = ", ".join(sorted(census["census_data"].keys()))
-                raise SourceError(uri, f"cells of {organism.label}", f"only {held}")
-            ids = _joinids(census["census_data"][organism.experiment], options, uri)
-            found = cellxgene_census.get_anndata(census, organism.label, obs_coords=ids)
+            found = _read(census, location.target, options, uri)
     except SourceError:
         raise
     except (OSError, RuntimeError, ValueError) as error:  # the client's own errors, tiledbsoma's included
@@ -71,8 +68,20 @@ def slice_census(location: Location, folder: Path) -> Path:
     found.var.index.name = None
     with arriving(folder) as scratch:
         found.write_h5ad(scratch / "slice.h5ad", compression="gzip")
-    _LOG.info("sliced %d cells of %s", found.n_obs, organism.label)
+    _LOG.info("sliced %d cells of %s", found.n_obs, uri)
     return target
+
+
+def _read(census: Any, name: str, options: dict[str, str], uri: str) -> AnnData:
+    """Return the slice from an opened Census."""
+    organism = get_organism(name)
+    if organism.experiment not in census["census_data"]:
+        held = ", ".join(sorted(census["census_data"].keys()))
+        raise SourceError(uri, f"cells of {organism.label}", f"only {held}")
+    ids = _joinids(census["census_data"][organism.experiment], options, uri)
+    import cellxgene_census  # noqa: PLC0415 - see slice_census
+
+    return cellxgene_census.get_anndata(census, organism.label, obs_coords=ids)
 
 
 def _joinids(experiment: Any, options: dict[str, str], uri: str) -> list[int]:
@@ -89,7 +98,7 @@ def _joinids(experiment: Any, options: dict[str, str], uri: str) -> list[int]:
 
 
 def _cell_names(obs: pd.DataFrame) -> list[str]:
-    """Return names that stay the same in every slice: dataset and observation_joinid, or the joinid where those miss."""
+    """Return names that are the same in every slice: dataset and observation_joinid, or else the joinid."""
     if {"dataset_id", "observation_joinid"} <= set(obs.columns):
         names = [f"{d}:{o}" for d, o in zip(obs["dataset_id"], obs["observation_joinid"], strict=True)]
         if len(set(names)) == len(names):

@@ -9,29 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ontology import OntologyError, cache_dir, fetch_wheel_member
 
 from .census import slice_census
 from .errors import AtlasInputError, SourceError
+from .landing import arriving, copy_stream, room_for
 from .sources import LOOPBACK, Location, Source, parse_uri
 
 _LOG = logging.getLogger(__name__)
 
 TIMEOUT_S = 60.0  # seconds without a byte before a server is given up
-MAX_BYTES = 512 * 2**30  # bytes of one source; the largest published h5ad files take about 100 GB
-SPARE_BYTES = 2**30  # disk left free beside a download
-BLOCK = 2**20
 OFFLINE = "check the connection, or download the file elsewhere and pass its path with --source"
 
 
@@ -84,24 +78,6 @@ def _verified(source: Source, path: Path) -> Path:
     return path
 
 
-@contextmanager
-def arriving(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder`; what the block leaves there replaces `folder` when it succeeds."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield scratch
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-            folder.rename(old / "old")
-            scratch.rename(folder)
-            shutil.rmtree(old)
-        else:
-            scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 class _SafeRedirect(urllib.request.HTTPRedirectHandler):
     """Follow redirects to https only, or to this machine."""
 
@@ -122,21 +98,26 @@ def _fetch_http(source: Source, folder: Path) -> Path:
     headers = {"User-Agent": "panatlas"}
     if held.is_file() and note.is_file():
         known = json.loads(note.read_text(encoding="utf-8"))
-        headers |= {k: known[v] for k, v in (("If-None-Match", "etag"), ("If-Modified-Since", "modified")) if known.get(v)}
+        headers |= {
+            k: known[v] for k, v in (("If-None-Match", "etag"), ("If-Modified-Since", "modified")) if known.get(v)
+        }
     opener = urllib.request.build_opener(_SafeRedirect)
+    request = urllib.request.Request(source.uri, headers=headers)  # noqa: S310 - https or loopback, see parse_uri
     try:
-        with opener.open(urllib.request.Request(source.uri, headers=headers), timeout=TIMEOUT_S) as answer:  # noqa: S310 - parse_uri admits https and loopback only
+        with opener.open(request, timeout=TIMEOUT_S) as answer:
             length = answer.headers.get("Content-Length")
             with arriving(folder) as scratch:
                 with (scratch / name).open("wb") as out:
-                    _copy(answer, out, int(length) if length and length.isdigit() else None, source.uri)
+                    copy_stream(answer, out, int(length) if length and length.isdigit() else None, source.uri)
                 seen = {"etag": answer.headers.get("ETag"), "modified": answer.headers.get("Last-Modified")}
                 _verified(source, scratch / name)
                 (scratch / "fetched.json").write_text(json.dumps(seen), encoding="utf-8")
     except urllib.error.HTTPError as error:
         if error.code == 304:
             return held
-        raise SourceError(source.uri, "the file", f"the answer {error.code} {error.reason}; check the address") from error
+        raise SourceError(
+            source.uri, "the file", f"the answer {error.code} {error.reason}; check the address"
+        ) from error
     except SourceError:
         raise
     except (OSError, HTTPException) as error:
@@ -151,58 +132,52 @@ def _safe_name(name: str) -> str:
     return name if name and not name.startswith(".") and len(name) < 200 and name.isprintable() else "source"
 
 
-def _copy(stream: IO[bytes], out: IO[bytes], length: int | None, uri: str) -> None:
-    """Copy a download, refusing one that is too large, too large for the disk, or cut short."""
-    free = shutil.disk_usage(Path(out.name).parent).free - SPARE_BYTES
-    limit = min(MAX_BYTES, free)
-    if length is not None and length > limit:
-        raise SourceError(uri, f"at most {limit:,} bytes", f"{length:,}; free disk space or slice the file")
-    got = 0
-    while block := stream.read(BLOCK):
-        got += len(block)
-        if got > limit:
-            raise SourceError(uri, f"at most {limit:,} bytes", "more; free disk space or slice the file")
-        out.write(block)
-    if length is not None and got != length:
-        raise SourceError(uri, f"{length:,} bytes", f"{got:,}: the download was cut short; try again")
-
-
 def _fetch_s3(source: Source, location: Location, folder: Path) -> Path:
     """Return the copy of an object, or of everything under a prefix (a zarr group, an mtx folder)."""
-    from pyarrow import fs
-
-    options = dict(location.options)
-    endpoint = urlsplit(options["endpoint"]) if "endpoint" in options else None
-    if endpoint is not None and endpoint.scheme != "https" and endpoint.hostname not in LOOPBACK:
-        raise AtlasInputError("endpoint", options["endpoint"], "an https address; plain http is for this machine only")
-    settings: dict[str, Any] = {"connect_timeout": TIMEOUT_S, "request_timeout": TIMEOUT_S}
-    settings |= {"region": options["region"]} if "region" in options else {}
-    settings |= {"anonymous": True} if options.get("anonymous", "0").lower() in ("1", "true", "yes") else {}
-    if endpoint is not None:
-        settings |= {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme}
-    key = location.target.rstrip("/")
+    settings = _s3_settings(location)
     try:
-        system = fs.S3FileSystem(**settings)
-        info = system.get_file_info(key)
-        if info.type == fs.FileType.NotFound:
-            raise SourceError(source.uri, "an object or prefix", "nothing there; check bucket, key and region")
-        found = [info] if info.type == fs.FileType.File else system.get_file_info(fs.FileSelector(key, recursive=True))
-        files = [f for f in found if f.type == fs.FileType.File]
-        total = sum(f.size for f in files)
-        name = _safe_name(PurePosixPath(key).name)
-        with arriving(folder) as scratch:
-            limit = min(MAX_BYTES, shutil.disk_usage(scratch).free - SPARE_BYTES)
-            if total > limit:
-                raise SourceError(source.uri, f"at most {limit:,} bytes", f"{total:,}; free disk space first")
-            for file in files:
-                _copy_object(system, file, scratch / name, key, source.uri)
-            if info.type == fs.FileType.File:
-                _verified(source, scratch / name)
+        _copy_tree(settings, source, location.target.rstrip("/"), folder)
     except SourceError:
         raise
     except OSError as error:
         raise SourceError(source.uri, "an answer from the object store", f"{error}; {OFFLINE}") from error
-    return folder / name
+    return folder / _safe_name(PurePosixPath(location.target).name)
+
+
+def _s3_settings(location: Location) -> dict[str, Any]:
+    options = dict(location.options)
+    settings: dict[str, Any] = {"connect_timeout": TIMEOUT_S, "request_timeout": TIMEOUT_S}
+    if "region" in options:
+        settings["region"] = options["region"]
+    if options.get("anonymous", "0").lower() in ("1", "true", "yes"):
+        settings["anonymous"] = True
+    if "endpoint" in options:
+        endpoint = urlsplit(options["endpoint"])
+        if endpoint.scheme != "https" and not (endpoint.scheme == "http" and endpoint.hostname in LOOPBACK):
+            allowed = "an https address; plain http is for this machine only"
+            raise AtlasInputError("endpoint", options["endpoint"], allowed)
+        settings |= {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme}
+    return settings
+
+
+def _copy_tree(settings: dict[str, Any], source: Source, key: str, folder: Path) -> None:
+    from pyarrow import fs  # noqa: PLC0415 - loads the object store client, which few sources need
+
+    system = fs.S3FileSystem(**settings)
+    info = system.get_file_info(key)
+    if info.type == fs.FileType.NotFound:
+        raise SourceError(source.uri, "an object or prefix", "nothing there; check bucket, key and region")
+    found = [info] if info.type == fs.FileType.File else system.get_file_info(fs.FileSelector(key, recursive=True))
+    files = [file for file in found if file.type == fs.FileType.File]
+    total = sum(file.size for file in files)
+    with arriving(folder) as scratch:
+        if total > room_for(scratch):
+            raise SourceError(source.uri, f"at most {room_for(scratch):,} bytes", f"{total:,}; free disk space first")
+        target = scratch / _safe_name(PurePosixPath(key).name)
+        for file in files:
+            _copy_object(system, file, target, key, source.uri)
+        if info.type == fs.FileType.File:
+            _verified(source, target)
 
 
 def _copy_object(system: Any, file: Any, target: Path, key: str, uri: str) -> None:
@@ -212,4 +187,4 @@ def _copy_object(system: Any, file: Any, target: Path, key: str, uri: str) -> No
     place = target.joinpath(*below.parts)
     place.parent.mkdir(parents=True, exist_ok=True)
     with system.open_input_stream(file.path) as stream, place.open("wb") as out:
-        _copy(stream, out, file.size, uri)
+        copy_stream(stream, out, file.size, uri)

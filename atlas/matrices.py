@@ -8,14 +8,16 @@ which element of a file is read is decided in `read_h5ad` and `read_10x`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from .refusal import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SLAB_BYTES = 16 * 2**20  # bytes fetched at once from an array; a few chunks, so that no chunk is inflated per row block
 IN_MEMORY_BYTES = 256 * 2**20  # a transposed matrix above this goes to a temporary file instead of memory
@@ -58,7 +60,11 @@ def readable(dataset: str, where: str) -> Iterator[None]:
         yield
     except DAMAGE as error:
         raise refusal(
-            dataset, "unreadable-data", where, f"{type(error).__name__}: {error}", "data that decodes",
+            dataset,
+            "unreadable-data",
+            where,
+            f"{type(error).__name__}: {error}",
+            "data that decodes",
             "the file is damaged; copy or export it again",
         ) from error
 
@@ -103,8 +109,12 @@ def _canonical(block: csr_matrix, dataset: str, where: str, start: int) -> csr_m
     if step.any():
         row = start + int(np.searchsorted(block.indptr, np.flatnonzero(step)[0], side="right")) - 1
         raise refusal(
-            dataset, "duplicate-coordinates", f"{where} row {row}", f"{int(step.sum())} coordinates stored twice",
-            "one value per cell and gene", "sum or drop the repeats (sum_duplicates()) after finding out which is right",
+            dataset,
+            "duplicate-coordinates",
+            f"{where} row {row}",
+            f"{int(step.sum())} coordinates stored twice",
+            "one value per cell and gene",
+            "sum or drop the repeats (sum_duplicates()) after finding out which is right",
         )
     block.has_canonical_format = True
     return block
@@ -151,15 +161,17 @@ def check_range(indices: np.ndarray, width: int, dataset: str, where: str) -> np
     if indices.size and (int(indices.min()) < 0 or int(indices.max()) >= width):
         worst = int(indices.min()) if int(indices.min()) < 0 else int(indices.max())
         raise refusal(
-            dataset, "index-out-of-range", where, f"column index {worst}", f"indices from 0 to {width - 1}",
+            dataset,
+            "index-out-of-range",
+            where,
+            f"column index {worst}",
+            f"indices from 0 to {width - 1}",
             "the matrix does not fit its genes; export it again",
         )
     return indices.astype(np.int32 if width < 2**31 else np.int64, copy=False)
 
 
-def check_compressed(
-    parts: tuple[Array, Array, Array], shape: tuple[int, int], dataset: str, where: str
-) -> np.ndarray:
+def check_compressed(parts: tuple[Array, Array, Array], shape: tuple[int, int], dataset: str, where: str) -> np.ndarray:
     """Return the pointers of a compressed matrix (data, indices, indptr) as int64 after proving that they fit.
 
     `shape` is (compressed axis, other axis). Raises `ContractError` where lengths or pointers contradict each other.
@@ -167,8 +179,14 @@ def check_compressed(
     data, indices, indptr = parts
     _numeric(data, dataset, where)
     if any(len(part.shape) != 1 for part in parts) or indices.dtype.kind not in "ui" or indptr.dtype.kind not in "ui":
-        raise refusal(dataset, "broken-sparse", where, "parts of the wrong kind", "flat data, indices, indptr",
-                      "export the matrix again")
+        raise refusal(
+            dataset,
+            "broken-sparse",
+            where,
+            "parts of the wrong kind",
+            "flat data, indices, indptr",
+            "export the matrix again",
+        )
     with readable(dataset, where):
         pointers = np.asarray(indptr[:]).astype(np.int64)
     fits = (
@@ -178,10 +196,18 @@ def check_compressed(
         and pointers[-1] == data.shape[0] == indices.shape[0]
     )
     if not fits:
-        found = (f"{len(pointers)} pointers from {pointers[:1]} to {pointers[-1:]} "
-                 f"over {data.shape[0]} values and {indices.shape[0]} indices")
-        raise refusal(dataset, "broken-sparse", where, found,
-                      f"{shape[0] + 1} rising pointers that end at the number of values", "export the matrix again")
+        found = (
+            f"{len(pointers)} pointers from {pointers[:1]} to {pointers[-1:]} "
+            f"over {data.shape[0]} values and {indices.shape[0]} indices"
+        )
+        raise refusal(
+            dataset,
+            "broken-sparse",
+            where,
+            found,
+            f"{shape[0] + 1} rising pointers that end at the number of values",
+            "export the matrix again",
+        )
     return pointers
 
 

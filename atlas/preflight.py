@@ -8,8 +8,7 @@ The low-level h5py calls are used on purpose: the high-level ones resolve links.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -17,6 +16,9 @@ from h5py import h5a, h5d, h5g, h5o, h5s, h5t, h5z
 
 from .errors import ContractError
 from .refusal import refusal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAX_OBJECTS = 20_000  # groups and datasets; the widest real files hold a few hundred
 MAX_DEPTH = 16  # nested groups; AnnData needs six
@@ -60,7 +62,11 @@ def open_hdf5(path: Path, dataset: str) -> h5py.File:
     except BROKEN as error:
         file.close()
         raise refusal(
-            dataset, "damaged-hdf5", "its structure", f"{type(error).__name__}: {error}", "a whole HDF5 file",
+            dataset,
+            "damaged-hdf5",
+            "its structure",
+            f"{type(error).__name__}: {error}",
+            "a whole HDF5 file",
             "fetch or copy the file again",
         ) from error
     return file
@@ -115,8 +121,9 @@ class _Walk:
             attribute = h5a.open(item, index=i)
             size = _points(attribute.get_space()) * attribute.get_type().get_size()
             if size > MAX_ATTRIBUTE_BYTES:
-                raise self.refuse("hdf5-large-attribute", f"{where} attributes", f"{size:,} bytes",
-                                  f"at most {MAX_ATTRIBUTE_BYTES:,}")
+                raise self.refuse(
+                    "hdf5-large-attribute", f"{where} attributes", f"{size:,} bytes", f"at most {MAX_ATTRIBUTE_BYTES:,}"
+                )
             self.check_type(attribute.get_type(), f"{where} attributes", in_attribute=True)
 
     def array(self, array: h5d.DatasetID, where: str) -> None:
@@ -124,7 +131,9 @@ class _Walk:
         plist = array.get_create_plist()
         layout = plist.get_layout()
         if layout == h5d.VIRTUAL:
-            raise self.refuse("hdf5-virtual-dataset", where, "data mapped from other datasets", "data in the file itself")
+            raise self.refuse(
+                "hdf5-virtual-dataset", where, "data mapped from other datasets", "data in the file itself"
+            )
         if plist.get_external_count():
             name = plist.get_external(0)[0]
             raise self.refuse("hdf5-external-storage", where, f"data in {name!r}", "data in the file itself")
@@ -146,8 +155,12 @@ class _Walk:
     def check_size(self, where: str, declared: int, stored: int) -> None:
         """Refuse data that would inflate out of all proportion."""
         if declared > BOMB_BYTES and declared > BOMB_RATIO * max(1, stored):
-            raise self.refuse("hdf5-size-bomb", where, f"{declared:,} bytes declared, {stored:,} stored",
-                              f"at most {BOMB_RATIO} times what is stored")
+            raise self.refuse(
+                "hdf5-size-bomb",
+                where,
+                f"{declared:,} bytes declared, {stored:,} stored",
+                f"at most {BOMB_RATIO} times what is stored",
+            )
 
     def check_type(self, kind: h5t.TypeID, where: str, *, in_attribute: bool = False) -> None:
         """Refuse types that can carry serialised objects or point elsewhere; numbers and text pass."""

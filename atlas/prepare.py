@@ -16,7 +16,8 @@ from .doublets import doublet_scores
 from .errors import ContractError
 from .findings import Finding, Receipt, Tally
 from .identity import cell_ids, count_hashes, gene_keys
-from .qc import QCPolicy, measurable, measure_block, screen
+from .measure import measurable, measure_block
+from .qc import QCPolicy, screen
 from .standardise import GeneMap, map_genes, standardise_labels
 
 if TYPE_CHECKING:
@@ -155,8 +156,7 @@ def _score_doublets(
 ) -> list[Finding]:
     """Fill `doublet_score` where it can be measured, and return why it could not elsewhere."""
     if not options.doublets:
-        remedy = "ingest without --no-doublets to score them"
-        return [Finding("doublets-off", "info", "cells", "doublets not scored", "scores", remedy, len(obs))]
+        return []  # the screen says what was not measured
     rows = np.flatnonzero(kept)
     scored = doublet_scores(
         lambda index: cells.rows(rows[index]), obs["sample_id"].to_numpy()[kept].astype(str),

@@ -8,19 +8,22 @@ same one. Reading is in `cells`; what becomes of the proof is decided in `ingest
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from .cells import RawCells
 from .errors import ContractError
 from .findings import Finding
 from .matrices import first_values
 from .refusal import shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .cells import RawCells
 
 LARGEST_COUNT = 2**24  # float32 holds every integer up to here
 ROWS = 2048  # rows per block of the proof; the result does not depend on it
@@ -124,8 +127,11 @@ def _finding(code: str, fault: _Fault, sample: csr_matrix | None, cells: RawCell
         remedy = "no gene has that many molecules in a cell; check the matrix"
     else:
         elsewhere = [name for name in cells.others if _holds_counts(cells, name)]
-        remedy = (f"{' and '.join(elsewhere)} of the same file looks like counts: name it as `matrix` in the manifest"
-                  if elsewhere else "pass the raw counts")
+        remedy = (
+            f"{' and '.join(elsewhere)} of the same file looks like counts: name it as `matrix` in the manifest"
+            if elsewhere
+            else "pass the raw counts"
+        )
         guess = _normalisation(sample) if code == "fractional-count" and sample is not None else None
         if guess is not None:
             code, said = guess
@@ -138,7 +144,9 @@ def _holds_counts(cells: RawCells, name: str) -> bool:
         values = first_values(cells.others[name])
     except (ContractError, OSError):  # another element that cannot be read is no advice
         return False
-    return bool(values.size and np.isfinite(values).all() and (values >= 0).all() and (values == np.floor(values)).all())
+    return bool(
+        values.size and np.isfinite(values).all() and (values >= 0).all() and (values == np.floor(values)).all()
+    )
 
 
 def _normalisation(sample: csr_matrix) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Screening cells: metrics and a policy in, a list of reason codes per cell out, and the bounds each sample was held to.
+"""Screening cells: metrics and a policy in; reason codes per cell, and the bounds each sample was held to, out.
 
 No matrix is touched here, so a store can be screened again without reading X. Metrics come from `measure` and
 `doublets`, thresholds from `policy`; this file is where other floors import all of them from. Flags go to obs

@@ -6,18 +6,20 @@ offers rows, then `prove_counts` looks at every value. Fetching is in `fetch`; s
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cells import Parts, RawCells
 from .preflight import open_hdf5
-from .preflight_folder import check_mtx, check_zarr, find_mtx
+from .preflight_mtx import check_mtx, find_mtx
+from .preflight_zarr import check_zarr
 from .prove import CountProof, prove_counts
 from .read_10x import read_10x_h5, read_10x_mtx
 from .read_h5ad import read_anndata
 from .refusal import refusal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .sources import Source
 
 __all__ = ["CountProof", "RawCells", "open_source", "prove_counts"]
@@ -66,8 +68,14 @@ def detect_format(path: Path, dataset: str) -> str:
         if find_mtx(path):
             return "10x-mtx"
         held = ", ".join(sorted(p.name for p in path.iterdir())[:8])
-        raise refusal(dataset, "unknown-format", "the folder", held or "nothing", "a zarr group or a 10x mtx folder",
-                      "point at the folder that holds matrix.mtx or zarr.json")
+        raise refusal(
+            dataset,
+            "unknown-format",
+            "the folder",
+            held or "nothing",
+            "a zarr group or a 10x mtx folder",
+            "point at the folder that holds matrix.mtx or zarr.json",
+        )
     return "h5ad"
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.io import mmread
 
 from .cells import Parts
 from .findings import Finding
 from .matrices import CompressedRows, readable, rows_from_coordinates
-from .preflight_folder import MtxFiles, read_lines
+from .preflight_mtx import MtxFiles, read_lines
 from .refusal import refusal
 
 WANTED = "only its one matrix"
@@ -51,13 +52,27 @@ def _group(store: Any, dataset: str, wanted: str | None) -> tuple[Any, str]:
     groups = [n for n in store if not hasattr(store[n], "shape") and all(part in store[n] for part in needed)]
     groups = [n for n in groups if "features" in store[n] or ("genes" in store[n] and "gene_names" in store[n])]
     if not groups:
-        raise refusal(dataset, "unknown-format", "the file", f"{sorted(store)[:8]}", "AnnData or a CellRanger matrix",
-                      "export the counts with write_h5ad")
+        raise refusal(
+            dataset,
+            "unknown-format",
+            "the file",
+            f"{sorted(store)[:8]}",
+            "AnnData or a CellRanger matrix",
+            "export the counts with write_h5ad",
+        )
     if wanted is not None and wanted not in groups:
-        raise refusal(dataset, "no-such-matrix", "matrix", wanted, f"one of {', '.join(groups)}", "correct the manifest")
+        raise refusal(
+            dataset, "no-such-matrix", "matrix", wanted, f"one of {', '.join(groups)}", "correct the manifest"
+        )
     if wanted is None and len(groups) > 1:
-        raise refusal(dataset, "several-genomes", "the file", ", ".join(groups), "one genome",
-                      "name the genome as `matrix` in the manifest")
+        raise refusal(
+            dataset,
+            "several-genomes",
+            "the file",
+            ", ".join(groups),
+            "one genome",
+            "name the genome as `matrix` in the manifest",
+        )
     return store[wanted or groups[0]], wanted or groups[0]
 
 
@@ -76,7 +91,9 @@ def _features(group: Any) -> pd.DataFrame:
 
 def _genes(group: Any) -> pd.DataFrame:
     ids = _texts(group["genes"])
-    return pd.DataFrame({"gene_ids": ids, "gene_symbols": _texts(group["gene_names"])}, index=pd.Index(ids, dtype=object))
+    return pd.DataFrame(
+        {"gene_ids": ids, "gene_symbols": _texts(group["gene_names"])}, index=pd.Index(ids, dtype=object)
+    )
 
 
 def _without_prefix(var: pd.DataFrame) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
@@ -87,15 +104,19 @@ def _without_prefix(var: pd.DataFrame) -> tuple[pd.DataFrame, tuple[Finding, ...
     columns = dict(var)
     for column in ("gene_ids", "gene_symbols"):
         pairs = zip(var[column], var["genome"], strict=True)
-        columns[column] = [
-            v.removeprefix(g).lstrip("_") if g and v.startswith(f"{g}_") else v for v, g in pairs
-        ]
+        columns[column] = [v.removeprefix(g).lstrip("_") if g and v.startswith(f"{g}_") else v for v, g in pairs]
     plain = pd.DataFrame({c: list(v) for c, v in columns.items()}, index=pd.Index(columns["gene_ids"], dtype=object))
     if len(genomes) < 2:
         return plain, ()
     return plain, (
-        Finding("several-genomes", "warning", "features, genome", ", ".join(genomes), "one genome",
-                "genes the organism's table does not know are left out and counted"),
+        Finding(
+            "several-genomes",
+            "warning",
+            "features, genome",
+            ", ".join(genomes),
+            "one genome",
+            "genes the organism's table does not know are left out and counted",
+        ),
     )
 
 
@@ -105,14 +126,12 @@ def read_10x_mtx(files: MtxFiles, dataset: str, wanted: str | None) -> Parts:
     Parameters
     ----------
     files
-        What `preflight_folder.check_mtx` found.
+        What `preflight_mtx.check_mtx` found.
     dataset
         Name of the source in messages.
     wanted
         Must be None: the folder has one matrix.
     """
-    from scipy.io import mmread
-
     name = files.matrix.name
     if wanted is not None:
         raise refusal(dataset, "no-such-matrix", "matrix", wanted, WANTED, "remove `matrix` from the manifest")
@@ -120,8 +139,14 @@ def read_10x_mtx(files: MtxFiles, dataset: str, wanted: str | None) -> Parts:
     var = _feature_lines(read_lines(files.features, dataset), files.features.name, dataset)
     if files.shape != (len(var), len(barcodes)):
         turned = " (it looks transposed)" if files.shape == (len(barcodes), len(var)) else ""
-        raise refusal(dataset, "shape-mismatch", name, f"{files.shape[0]} x {files.shape[1]} values{turned}",
-                      f"{len(var)} features x {len(barcodes)} cells", "export the three files together")
+        raise refusal(
+            dataset,
+            "shape-mismatch",
+            name,
+            f"{files.shape[0]} x {files.shape[1]} values{turned}",
+            f"{len(var)} features x {len(barcodes)} cells",
+            "export the three files together",
+        )
     with readable(dataset, name):
         matrix = mmread(files.matrix)  # features x cells, as coordinates
         matrix = matrix.tocoo() if not hasattr(matrix, "row") else matrix
@@ -137,8 +162,14 @@ def _feature_lines(lines: list[str], where: str, dataset: str) -> pd.DataFrame:
     rows = [line.split("\t") for line in lines]
     width = min((len(row) for row in rows), default=0)
     if any(not row[0] for row in rows):
-        raise refusal(dataset, "mtx-header", where, "a line without an id", "id, name and type per line",
-                      "export the folder again")
+        raise refusal(
+            dataset,
+            "mtx-header",
+            where,
+            "a line without an id",
+            "id, name and type per line",
+            "export the folder again",
+        )
     columns = {"gene_ids": [row[0] for row in rows]}
     if width > 1:
         columns["gene_symbols"] = [row[1] for row in rows]

@@ -13,14 +13,14 @@ SHORT = 160  # characters of a file's own text that a message repeats: enough to
 
 
 def shorten(value: object) -> str:
-    """Return a value as one printable line of at most 160 characters.
+    r"""Return a value as one printable line of at most 160 characters.
 
     Examples
     --------
     >>> shorten("a" * 200)[-3:]
     '...'
     >>> shorten(chr(27) + "[31mred")
-    '\\\\x1b[31mred'
+    '\\x1b[31mred'
     """
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value)[: SHORT + 1])
     return text if len(text) <= SHORT else text[: SHORT - 3] + "..."

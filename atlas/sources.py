@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 from ontology import LABELS, get_organism
 
 from .errors import AtlasInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 Format = Literal["h5ad", "10x-h5", "10x-mtx", "zarr", "auto"]
 Scheme = Literal["file", "https", "http", "s3", "pypi", "census"]

@@ -83,7 +83,7 @@ def map_genes(cells: RawCells, genes: GeneTable, organism: Organism) -> GeneMap:
                     "error",
                     "var",
                     f"{resolved.sum()} of {len(index)} names known, e.g. {_examples(cells.gene_names)}",
-                    f"gene ids or symbols of {organism.label} ({genes.release})",
+                    f"gene ids or symbols of {organism.label}",
                     "check the organism; pass Ensembl ids in var if the names follow another scheme",
                     count=int((~resolved).sum()),
                 )
@@ -97,7 +97,7 @@ def map_genes(cells: RawCells, genes: GeneTable, organism: Organism) -> GeneMap:
     tally = Tally(len(index), len(kept), merged, dict(sorted(how.items())))
     findings = []
     if unmapped:
-        found = f"{unmapped} of {len(index)} names not in {genes.release}, e.g. {_examples(mapping.unmapped)}"
+        found = f"{unmapped} of {len(index)} names not in the gene table, e.g. {_examples(mapping.unmapped)}"
         remedy = "their counts are left out and tallied; add ids to var to keep them"
         findings.append(Finding("unmapped-genes", "warning", "var", found, "known gene names", remedy, unmapped))
     if merged:
@@ -162,20 +162,19 @@ def _standardise_label(
     ids, _ = _author(source, cells, f"{label}_ontology_term_id")
     by_id = harmonise(label, sorted(set(ids) - {""}), organism)
     by_text = harmonise(label, sorted(set(text) - {""}), organism)
-    best: dict[tuple[str, str], Match | None] = {}
-    for pair in set(zip(ids, text, strict=True)):
-        best[pair] = _best(by_id.get(pair[0]), by_text.get(pair[1]))
+    missing = harmonise(label, [None], organism)[None]
+    best = {pair: _best(by_id.get(pair[0]), by_text.get(pair[1])) or missing for pair in set(zip(ids, text, strict=True))}
     chosen = [best[pair] for pair in zip(ids, text, strict=True)]
-    how = ["missing" if m is None else m.how for m in chosen]
+    how = [m.how for m in chosen]
     column = LABEL_COLUMN.get(label, label)
     out: dict[str, object] = {
-        column: [UNKNOWN if m is None else m.label or m.term_id for m in chosen],
+        column: [m.label or m.term_id for m in chosen],
         f"author_{label}": [t or i for t, i in zip(text, ids, strict=True)],
         f"{label}_match": how,
     }
     if label != "cell_culture":
-        out[f"{column}_ontology_term_id"] = [UNKNOWN if m is None else m.term_id for m in chosen]
-    lost = Counter(m.text for m in chosen if m is not None and m.how == "unmapped")
+        out[f"{column}_ontology_term_id"] = [m.term_id for m in chosen]
+    lost = Counter(m.text for m in chosen if m.how == "unmapped")
     findings = []
     if lost:
         hints = {m.text: m.suggestions for m in (*by_id.values(), *by_text.values()) if m.suggestions}
@@ -184,7 +183,7 @@ def _standardise_label(
         remedy = "the author's text is kept; name the term in the manifest's constants or add an override"
         where = f"obs, {label}"
         findings.append(Finding("unmapped-label", "warning", where, found, "a term", remedy, sum(lost.values())))
-    elif set(how) == {"missing"}:
+    elif set(how) == {"missing"} and missing.term_id == UNKNOWN:
         remedy = f"name it in the manifest: constants = {{{label} = ...}} or columns = {{{label} = ...}}"
         findings.append(
             Finding("missing-label", "info", f"obs, {label}", "no column", "a label", remedy, cells.n_obs)

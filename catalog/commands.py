@@ -1,0 +1,120 @@
+"""The body of each command: call a workflow, show its result to people or to programs, return the exit code.
+
+`cli` declares the arguments and loads this file when a command runs, because tiledbsoma and duckdb take a second that
+`--help` should not cost. The rules live in `workflows`, `search`, `sql` and `releases`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atlas import IngestOptions, parse_where, starter_sources
+from ontology import list_organisms
+
+from . import console as show
+from .errors import DONE
+from .info import describe_atlas
+from .releases import make_release
+from .search import search_cells
+from .sql import sql as run_sql
+from .workflows import default_atlas, ingest_organism, resolve_sources, rewrite_report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from atlas import Receipt
+
+    from .releases import SplitBy
+
+
+def ingest(
+    organism: str,
+    uris: Sequence[str],
+    manifest: Path | None,
+    atlas: str | None,
+    *,
+    dry_run: bool,
+    doublets: bool,
+    json: bool,
+) -> int:
+    """Ingest, showing each receipt as it comes; with `json` the receipts go to stdout in one document."""
+    people = show.people()
+    sources = resolve_sources(organism, uris, manifest)
+    with show.StageBars(people) as bars:
+
+        def on_receipt(receipt: Receipt) -> None:
+            bars.clear()
+            show.show_receipt(people, receipt)
+
+        options = IngestOptions(dry_run=dry_run, doublets=doublets, progress=bars)
+        run = ingest_organism(organism, sources, atlas, options, on_receipt=on_receipt)
+    show.show_run(people, run, atlas or default_atlas())
+    if json:
+        show.print_json(run.to_dict())
+    return run.exit_code
+
+
+def organisms(*, json: bool) -> int:
+    """List every organism with its id and whether it has starter sources."""
+    rows = [
+        {"name": o.name, "label": o.label, "term_id": o.term_id, "starter_sources": len(starter_sources(o.name))}
+        for o in list_organisms()
+    ]
+    show.print_json(rows) if json else show.print_table(rows, rows[0])
+    return DONE
+
+
+def search(
+    text: str, where: Sequence[str], organism: str | None, atlas: str | None, *, all_cells: bool, json: bool
+) -> int:
+    """Count matching cells; the table is the result, what the text matched is for people."""
+    query = parse_where(*where)
+    found = search_cells(atlas or default_atlas(), text, query, organism=organism, every_cell=all_cells)
+    people = show.people()
+    show.show_found(people, found)
+    if json:
+        show.print_json(found.to_dict())
+    elif found.groups:
+        show.print_table(found.groups[: show.SHOWN_GROUPS], found.groups[0])
+        if len(found.groups) > show.SHOWN_GROUPS:
+            people.print(f"and {len(found.groups) - show.SHOWN_GROUPS} more rows; --json has all")
+    return DONE
+
+
+def info(atlas: str | None, *, json: bool) -> int:
+    """Describe the atlas."""
+    facts = describe_atlas(atlas or default_atlas())
+    if json:
+        show.print_json(facts)
+        return DONE
+    show.show_info(show.people(), facts)
+    show.print_table(facts["organisms"], facts["organisms"][0])
+    show.print_table(facts["datasets"], facts["datasets"][0])
+    return DONE
+
+
+def sql(query: str, atlas: str | None, *, timeout_s: float, memory: str, json: bool) -> int:
+    """Run a query; its rows are the result."""
+    table = run_sql(atlas or default_atlas(), query, timeout_s=timeout_s, memory_limit=memory)
+    rows = show.as_rows(table)
+    show.print_json(rows) if json else show.print_table(rows, rows[0] if rows else table.column_names)
+    return DONE
+
+
+def release(name: str, split_by: SplitBy, seed: int, atlas: str | None, *, dry_run: bool, json: bool) -> int:
+    """Make a release."""
+    made = make_release(atlas or default_atlas(), name, split_by=split_by, seed=seed, dry_run=dry_run)
+    show.show_release(show.people(), made)
+    if json:
+        show.print_json(made.to_dict())
+    return DONE
+
+
+def report(organism: str, atlas: str | None, *, json: bool) -> int:
+    """Write the organism's report again."""
+    path = rewrite_report(organism, atlas or default_atlas())
+    if json:
+        show.print_json({"report": str(path)})
+    show.people().print(f"report {show.plain(path)}")
+    return DONE

@@ -1,0 +1,254 @@
+"""What people see: receipts, tables, errors and progress on stderr; results and JSON on stdout.
+
+Text from data (labels, file names, messages) is untrusted: it is escaped before rich sees it, and control characters
+are made visible, so that no source can colour, hide or overwrite what the terminal says.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    import pyarrow as pa
+
+    from atlas import Receipt, Tally
+
+    from .releases import Release
+    from .search import Found
+    from .workflows import IngestRun
+
+SLOW_S = 2.0  # a stage shorter than this shows no bar
+SHOWN_GROUPS = 40  # rows of a search people can take in; --json has all
+_COUNTS = ("cells", "passing", "primary_cells", "datasets", "cell_types")  # columns that read better with thousands
+_COLOURS = {"written": "green", "unchanged": "cyan", "planned": "yellow", "rejected": "red"}
+
+
+def people() -> Console:
+    """Return the console for people: stderr, so that stdout carries results only."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def plain(value: object) -> str:
+    r"""Return a value as text that is safe to print: control characters visible, no markup.
+
+    Examples
+    --------
+    >>> print(plain("[red]x" + chr(27) + "[2J"))
+    \[red]x\x1b[2J
+    """
+    return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value)))
+
+
+def print_json(value: object) -> None:
+    """Write a value as JSON to stdout; what JSON has no form for, such as NaN and dates, becomes null or text."""
+    sys.stdout.write(json.dumps(_finite(value), indent=2, ensure_ascii=True, default=str, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with NaN and infinities as None, which is how JSON says "no number"."""
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):  # noqa: PLR0124 - NaN
+        return None
+    return value
+
+
+class StageBars:
+    """Progress bars of an ingest's stages, shown for stages longer than two seconds and only at a terminal.
+
+    Call it as `IngestOptions.progress`; use it in a `with`.
+    """
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._tasks: dict[str, Any] = {}
+        self._began: dict[str, float] = {}
+
+    def __enter__(self) -> StageBars:
+        """Start drawing."""
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop drawing and leave a clean line."""
+        self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is."""
+        now = time.monotonic()
+        began = self._began.setdefault(stage, now)
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(plain(stage), total=total, visible=False)
+        self._bars.update(self._tasks[stage], completed=done, total=total, visible=now - began > SLOW_S)
+
+    def clear(self) -> None:
+        """Forget the stages of a source that is done."""
+        for task in self._tasks.values():
+            self._bars.remove_task(task)
+        self._tasks.clear()
+        self._began.clear()
+
+
+def show_receipt(console: Console, receipt: Receipt) -> None:
+    """Print one receipt: status, books, flags and findings."""
+    colour = _COLOURS.get(receipt.status, "white")
+    console.print(f"[{colour}]{receipt.status}[/] {plain(receipt.source_id)} ({receipt.seconds:.1f} s)")
+    for name, tally in (("cells", receipt.cells), ("genes", receipt.genes), ("counts", receipt.counts)):
+        if tally.came_in:
+            console.print(f"  {name}: {_books(tally)}")
+    if receipt.flagged:
+        flags = ", ".join(f"{plain(reason)} {n:,}" for reason, n in sorted(receipt.flagged.items()))
+        console.print(f"  flagged, not deleted: {flags}")
+    if receipt.status == "planned" and receipt.labels:
+        for label, how in receipt.labels.items():
+            console.print(f"  {plain(label)}: " + ", ".join(f"{plain(k)} {n:,}" for k, n in how.items() if n))
+    colours = {"error": "red", "warning": "yellow", "info": "dim"}
+    for f in sorted(receipt.findings, key=lambda f: tuple(colours).index(f.severity)):
+        console.print(f"  [{colours[f.severity]}]{f.severity}[/] {plain(f.code)} at {plain(f.where)}: {plain(f.found)}")
+        if f.severity != "info":
+            console.print(f"    expected {plain(f.expected)}; {plain(f.remedy)}")
+
+
+def _books(tally: Tally) -> str:
+    """Return one axis' books in words."""
+    parts = [f"{tally.kept:,} kept"]
+    parts += [f"{tally.merged:,} summed into another"] if tally.merged else []
+    parts += [f"{n:,} {plain(reason)}" for reason, n in tally.dropped.items()]
+    return f"{tally.came_in:,} = " + " + ".join(parts)
+
+
+def show_run(console: Console, run: IngestRun, atlas: str) -> None:
+    """Print what a run came to, after its receipts."""
+    for name in run.untried:
+        console.print(f"[red]not tried[/] {plain(name)}: the store failed before it")
+    tally = {status: sum(r.status == status for r in run.receipts) for status in _COLOURS}
+    words = ", ".join(f"{n} {status}" for status, n in tally.items() if n)
+    console.print(f"{words or 'nothing done'}; atlas {plain(atlas)}")
+    if run.report is not None:
+        console.print(f"report {plain(run.report)}")
+
+
+def show_found(console: Console, found: Found) -> None:
+    """Print a search's cells as a table on `console`, after what the text matched."""
+    if found.matches:
+        named = ", ".join(f"{plain(m['label'])}={plain(m['value'])}" for m in found.matches[:12])
+        more = f" and {len(found.matches) - 12} more" if len(found.matches) > 12 else ""
+        console.print(f"matched {named}{more}")
+    for slip in found.unknown:
+        near = f"; nearest: {plain(slip['nearest'])}" if slip["nearest"] else ""
+        note = " (values with a comma go in double quotes)" if "," in slip["nearest"] else ""
+        console.print(f"[yellow]no cell has[/] {plain(slip['column'])}={plain(slip['value'])}{near}{note}")
+    console.print(f"{found.cells:,} cells")
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], title: str = "") -> None:
+    """Print rows as a table on stdout: they are the result people and pipes came for."""
+    table = Table(title=title or None, title_justify="left")
+    names = list(columns)
+    for name in names:
+        numeric = bool(rows) and all(isinstance(row[name], (int, float)) for row in rows)
+        table.add_column(plain(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(plain(f"{row[name]:,}" if name in _COUNTS else row[name]) for name in names))
+    wide = Console(highlight=False)
+    if not wide.is_terminal:
+        wide = Console(highlight=False, width=sum(_width(rows, n) + 3 for n in names) + 1)  # a pipe has no edge
+    wide.print(table)
+
+
+def _width(rows: Sequence[Mapping[str, Any]], name: str) -> int:
+    """Return the width of a column's longest text, with room for thousands separators."""
+    return max([len(name), *(len(plain(row[name])) * 4 // 3 + 1 for row in rows)])
+
+
+def as_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return a query's rows; a column name that occurs twice gets a number, or the later would hide the earlier.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> as_rows(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]))
+    [{'a': 1, 'a_2': 2}]
+    """
+    names: list[str] = []
+    for name in table.column_names:
+        twice = sum(n == name for n in names)
+        names.append(f"{name}_{twice + 1}" if twice else name)
+    return table.rename_columns(names).to_pylist()
+
+
+def show_info(console: Console, facts: Mapping[str, Any]) -> None:
+    """Print an atlas' facts that fit no table."""
+    console.print(f"atlas {plain(facts['uri'])}, published {facts['published']} (TileDB {facts['published_ms']})")
+    console.print(f"{facts['cells']:,} cells, {facts['passing']:,} pass QC")
+    console.print(", ".join(f"{plain(k)} {plain(v)}" for k, v in facts["versions"].items()))
+
+
+def show_release(console: Console, release: Release) -> None:
+    """Print what became of a release."""
+    colour = _COLOURS[release.status]
+    manifest = release.manifest
+    console.print(f"[{colour}]{release.status}[/] release {plain(release.name)} in {plain(release.folder)}")
+    for row in manifest["organisms"]:
+        console.print(f"  {plain(row['organism'])}: {row['cells']:,} cells, {row['passing']:,} pass QC")
+    split = manifest["split"]
+    console.print(f"  split by {split['by']}: " + ", ".join(f"{k} {n:,}" for k, n in split["cells"].items()))
+    for name, cells in split["cells"].items():
+        if not cells:
+            console.print(f"  [yellow]{name} is empty[/]: too few {split['by']}s; splits never move, so add datasets")
+    console.print(f"  content sha256 {manifest['content_sha256']}")
+
+
+def show_error(console: Console, error: BaseException) -> None:
+    """Print an error people can act on: what, where, remedy; no traceback."""
+    console.print(f"[red]error[/] {plain(error)}")
+    for note in getattr(error, "__notes__", ()):
+        console.print(f"  {plain(note)}")
+
+
+@contextmanager
+def logging_to(console: Console) -> Iterator[None]:
+    """Show the floors' warnings to people while a command runs; only the command line ever configures logging."""
+    handler = _PlainHandler(console)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
+class _PlainHandler(logging.Handler):
+    """Writes warnings and errors to a console, escaped."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, with its traceback if it has one."""
+        self._console.print(f"[yellow]{record.levelname.lower()}[/] {plain(record.getMessage())}")
+        if record.exc_info:
+            self._console.print(logging.Formatter().formatException(record.exc_info), markup=False)
+
+
+def drop_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush does not fail on a closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

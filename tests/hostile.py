@@ -1,0 +1,511 @@
+"""Builders of damaged and hostile files: each writes one fault and nothing else, from a good file where it can.
+
+`HDF5` and `FOLDERS` are the tables the read tests and the journeys go through: finding code to builder. A builder gets
+an empty folder and returns the path to open.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+SECRET = b"root:x:0:0 a secret that no source may read\n"
+
+
+def good(n_cells: int = 12, n_genes: int = 8, seed: int = 0) -> ad.AnnData:
+    """Return a small AnnData with raw counts, an empty gene and text, category and number columns."""
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(0.8, size=(n_cells, n_genes)).astype(np.float32)
+    counts[:, 0] = 0
+    counts[np.arange(n_cells), 1 + np.arange(n_cells) % (n_genes - 1)] += 1
+    obs = pd.DataFrame(
+        {
+            "kind": pd.Categorical([f"kind{i % 3}" for i in range(n_cells)]),
+            "donor": [f"d{i % 2}" for i in range(n_cells)],
+            "age": np.arange(n_cells, dtype=np.int64),
+        },
+        index=[f"cell{i}" for i in range(n_cells)],
+    )
+    return ad.AnnData(sp.csr_matrix(counts), obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(n_genes)]))
+
+
+def good_file(folder: Path) -> Path:
+    """Write the good AnnData and return its path."""
+    path = folder / "cells.h5ad"
+    good().write_h5ad(path)
+    return path
+
+
+def _edited(folder: Path, edit: Callable[[h5py.File], None]) -> Path:
+    path = good_file(folder)
+    with h5py.File(path, "r+") as file:
+        edit(file)
+    return path
+
+
+def external_link(folder: Path) -> Path:
+    other = folder / "other.h5"
+    good().write_h5ad(other)
+
+    def edit(file: h5py.File) -> None:
+        del file["X"]
+        file["X"] = h5py.ExternalLink(str(other), "/X")
+
+    return _edited(folder, edit)
+
+
+def external_storage(folder: Path) -> Path:
+    secret = folder / "secret.txt"
+    secret.write_bytes(SECRET)
+
+    def edit(file: h5py.File) -> None:
+        del file["X"]
+        file.create_dataset("X", (12, 8), "u1", external=[(str(secret), 0, 96)])
+
+    return _edited(folder, edit)
+
+
+def virtual_dataset(folder: Path) -> Path:
+    other = folder / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["X"] = np.ones((12, 8), np.float32)
+
+    def edit(file: h5py.File) -> None:
+        del file["X"]
+        layout = h5py.VirtualLayout((12, 8), np.float32)
+        layout[:] = h5py.VirtualSource(str(other), "X", (12, 8))
+        file.create_virtual_dataset("X", layout)
+
+    return _edited(folder, edit)
+
+
+def soft_link(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["uns"].__setitem__("alias", h5py.SoftLink("/X")))
+
+
+def cycle(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["uns"].__setitem__("again", file["/"]))
+
+
+def shared_dataset(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["layers"].__setitem__("counts", file["X"]))
+
+
+def size_bomb(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        del file["X"]
+        file.create_dataset("X", (2**17, 2**15), "f4", chunks=(64, 2**15), compression="gzip")
+
+    return _edited(folder, edit)
+
+
+def many_small_bombs(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        for i in range(4_000):
+            file["uns"].create_dataset(f"z{i}", (2**19,), "u1", chunks=(2**19,), compression="gzip")
+
+    return _edited(folder, edit)
+
+
+def huge_chunk(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        file["uns"].create_dataset("z", (2**28,), "f4", chunks=(2**28,), compression="gzip")
+
+    return _edited(folder, edit)
+
+
+def pickled_column(folder: Path) -> Path:
+    """Put bytes that look like a pickle into an obs column of opaque type."""
+
+    def edit(file: h5py.File) -> None:
+        column = np.array([b"\x80\x04K\x01."] * 12, dtype="V5")
+        data = file["obs"].create_dataset("payload", data=column)
+        data.attrs["encoding-type"], data.attrs["encoding-version"] = "array", "0.2.0"
+
+    return _edited(folder, edit)
+
+
+def ragged_column(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        file["obs"].create_dataset("payload", (12,), h5py.vlen_dtype(np.uint8))
+
+    return _edited(folder, edit)
+
+
+def reference_column(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["uns"].create_dataset("refs", (3,), h5py.ref_dtype) and None)
+
+
+def large_attribute(folder: Path) -> Path:
+    path = folder / "cells.h5ad"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs.create("payload", np.zeros(2**18 + 1))
+    return path
+
+
+def many_attributes(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        for i in range(300):
+            file["uns"].attrs[f"a{i}"] = i
+
+    return _edited(folder, edit)
+
+
+def deep(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["uns"].create_group("/".join("abcdefghijklmnopqrst")) and None)
+
+
+def named_type(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["uns"].__setitem__("kind", np.dtype("f4")))
+
+
+def truncated(folder: Path) -> Path:
+    path = good_file(folder)
+    path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
+def not_hdf5(folder: Path) -> Path:
+    path = folder / "cells.h5ad"
+    path.write_bytes(SECRET)
+    return path
+
+
+def _changed(folder: Path, **changes: object) -> Path:
+    """Write the good AnnData with other values of X."""
+    adata = good()
+    matrix = adata.X.astype(changes.get("dtype", np.float64))
+    matrix.data[5] = changes["value"]
+    adata.X = matrix
+    path = folder / "cells.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+def log_normalised(folder: Path) -> Path:
+    adata = good()
+    dense = adata.X.toarray()
+    adata.X = sp.csr_matrix(np.log1p(dense / dense.sum(1, keepdims=True) * 1e4).astype(np.float32))
+    adata.write_h5ad(folder / "cells.h5ad")
+    return folder / "cells.h5ad"
+
+
+def depth_normalised(folder: Path) -> Path:
+    adata = good()
+    dense = adata.X.toarray()
+    adata.X = sp.csr_matrix((dense / dense.sum(1, keepdims=True) * 1e6).astype(np.float32))
+    adata.write_h5ad(folder / "cells.h5ad")
+    return folder / "cells.h5ad"
+
+
+def scaled(folder: Path) -> Path:
+    adata = good()
+    dense = adata.X.toarray()
+    adata.X = ((dense - dense.mean(0)) / (dense.std(0) + 0.1)).astype(np.float32)
+    adata.write_h5ad(folder / "cells.h5ad")
+    return folder / "cells.h5ad"
+
+
+def duplicate_cells(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        names = file["obs/_index"]
+        names[3] = names[2]
+
+    return _edited(folder, edit)
+
+
+def nameless_cell(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["obs/_index"].__setitem__(3, ""))
+
+
+def control_name(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["obs/_index"].__setitem__(3, "cell\x1b[31m"))
+
+
+def control_gene(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["var/_index"].__setitem__(3, "gene\nX"))
+
+
+def no_cells(folder: Path) -> Path:
+    good()[:0].copy().write_h5ad(folder / "cells.h5ad")
+    return folder / "cells.h5ad"
+
+
+def no_genes(folder: Path) -> Path:
+    good()[:, :0].copy().write_h5ad(folder / "cells.h5ad")
+    return folder / "cells.h5ad"
+
+
+def only_zeros(folder: Path) -> Path:
+    adata = good()
+    adata.X = sp.csr_matrix(adata.shape, dtype=np.float32)
+    adata.write_h5ad(folder / "cells.h5ad")
+    return folder / "cells.h5ad"
+
+
+def no_matrix(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        del file["X"]
+
+    return _edited(folder, edit)
+
+
+def no_obs(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        del file["obs"]
+
+    return _edited(folder, edit)
+
+
+def short_obs(folder: Path) -> Path:
+    adata = good()
+    path = folder / "cells.h5ad"
+    adata.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        ages = file["obs/age"][:-1]
+        del file["obs/age"]
+        file["obs/age"] = ages
+        file["obs/age"].attrs["encoding-type"] = "array"
+        file["obs/age"].attrs["encoding-version"] = "0.2.0"
+    return path
+
+
+def wide_matrix(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["X"].attrs.__setitem__("shape", np.array([12, 9])))
+
+
+def bad_index(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["X/indices"].__setitem__(4, 8))
+
+
+def negative_index(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["X/indices"].__setitem__(4, -1))
+
+
+def bad_pointers(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["X/indptr"].__setitem__(3, 10_000))
+
+
+def repeated_coordinate(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        low, high = file["X/indptr"][:2]
+        assert high - low > 1
+        file["X/indices"][low + 1] = file["X/indices"][low]
+
+    return _edited(folder, edit)
+
+
+def text_matrix(folder: Path) -> Path:
+    def edit(file: h5py.File) -> None:
+        del file["X"]
+        file["X"] = np.full((12, 8), b"1")
+
+    return _edited(folder, edit)
+
+
+def bad_codes(folder: Path) -> Path:
+    return _edited(folder, lambda file: file["obs/kind/codes"].__setitem__(3, 99))
+
+
+def damaged_chunk(folder: Path) -> Path:
+    path = folder / "cells.h5ad"
+    adata = good(400, 50)
+    adata.write_h5ad(path, compression="gzip")
+    with h5py.File(path, "r") as file:
+        chunk = file["X/data"].id.get_chunk_info(0)
+    raw = bytearray(path.read_bytes())
+    for i in range(chunk.byte_offset + chunk.size // 2, chunk.byte_offset + chunk.size // 2 + 20):
+        raw[i] ^= 0xFF
+    path.write_bytes(bytes(raw))
+    return path
+
+
+HDF5: dict[str, Callable[[Path], Path]] = {
+    "hdf5-external-link": external_link,
+    "hdf5-external-storage": external_storage,
+    "hdf5-virtual-dataset": virtual_dataset,
+    "hdf5-soft-link": soft_link,
+    "hdf5-shared-object cycle": cycle,
+    "hdf5-shared-object dataset": shared_dataset,
+    "hdf5-size-bomb": size_bomb,
+    "hdf5-size-bomb in pieces": many_small_bombs,
+    "hdf5-size-bomb chunk": huge_chunk,
+    "hdf5-opaque-type pickle": pickled_column,
+    "hdf5-opaque-type ragged": ragged_column,
+    "hdf5-opaque-type references": reference_column,
+    "hdf5-large-attribute": large_attribute,
+    "hdf5-large-attribute many": many_attributes,
+    "hdf5-too-deep": deep,
+    "hdf5-unknown-object": named_type,
+    "truncated": truncated,
+    "not-hdf5": not_hdf5,
+    "log-normalised": log_normalised,
+    "depth-normalised": depth_normalised,
+    "negative-count scaled": scaled,
+    "negative-count": lambda folder: _changed(folder, value=-1),
+    "fractional-count": lambda folder: _changed(folder, value=1.5),
+    "non-finite-count nan": lambda folder: _changed(folder, value=np.nan),
+    "non-finite-count inf": lambda folder: _changed(folder, value=np.inf),
+    "count-too-large": lambda folder: _changed(folder, value=2**24 + 1),
+    "count-too-large int": lambda folder: _changed(folder, value=2**40, dtype=np.int64),
+    "negative-count int": lambda folder: _changed(folder, value=-3, dtype=np.int16),
+    "duplicate-cell-names": duplicate_cells,
+    "missing-cell-name": nameless_cell,
+    "unsafe-cell-name": control_name,
+    "unsafe-gene-name": control_gene,
+    "no-cells": no_cells,
+    "no-genes": no_genes,
+    "no-counts": only_zeros,
+    "missing-matrix": no_matrix,
+    "not-anndata": no_obs,
+    "obs-length-mismatch": short_obs,
+    "shape-mismatch": wide_matrix,
+    "index-out-of-range": bad_index,
+    "index-out-of-range negative": negative_index,
+    "broken-sparse": bad_pointers,
+    "duplicate-coordinates": repeated_coordinate,
+    "not-numeric": text_matrix,
+    "unreadable-data codes": bad_codes,
+    "unreadable-data chunk": damaged_chunk,
+}
+"""Code of the finding, with a word where several files give the same one, to the builder of the file."""
+
+
+def mtx_folder(folder: Path, *, packed: bool = True) -> Path:
+    """Write the good counts as a 10x mtx folder (version 3, gzipped) and return it."""
+    adata, place = good(), folder / "mtx"
+    place.mkdir()
+    rows = [f"{j + 1} {i + 1} {int(v)}" for i, j, v in zip(*sp.find(adata.X), strict=True)]
+    text = {
+        "matrix.mtx": "\n".join(["%%MatrixMarket matrix coordinate integer general", f"8 12 {len(rows)}", *rows]) + "\n",
+        "barcodes.tsv": "\n".join(adata.obs_names) + "\n",
+        "features.tsv": "".join(f"id{n}\t{n}\tGene Expression\n" for n in adata.var_names),
+    }
+    for name, content in text.items():
+        if packed:
+            (place / f"{name}.gz").write_bytes(gzip.compress(content.encode(), mtime=0))
+        else:
+            (place / name).write_text(content)
+    return place
+
+
+def _mtx(folder: Path, edit: Callable[[str], str], name: str = "matrix.mtx") -> Path:
+    place = mtx_folder(folder, packed=False)
+    (place / name).write_text(edit((place / name).read_text()))
+    return place
+
+
+def _last_line(text: str, line: str) -> str:
+    return "\n".join([*text.splitlines()[:-1], line]) + "\n"
+
+
+def mtx_gzip_bomb(folder: Path) -> Path:
+    place = mtx_folder(folder)
+    with gzip.open(place / "matrix.mtx.gz", "wb") as out:
+        out.write(b"%%MatrixMarket matrix coordinate integer general\n")
+        for _ in range(120):
+            out.write(bytes(2**20))
+    return place
+
+
+def mtx_symlink(folder: Path) -> Path:
+    place = mtx_folder(folder)
+    secret = folder / "secret.txt"
+    secret.write_bytes(gzip.compress(SECRET))
+    (place / "barcodes.tsv.gz").unlink()
+    (place / "barcodes.tsv.gz").symlink_to(secret)
+    return place
+
+
+def mtx_cut(folder: Path) -> Path:
+    place = mtx_folder(folder)
+    file = place / "matrix.mtx.gz"
+    file.write_bytes(file.read_bytes()[:-20])
+    return place
+
+
+def mtx_without_barcodes(folder: Path) -> Path:
+    place = mtx_folder(folder)
+    (place / "barcodes.tsv.gz").unlink()
+    return place
+
+
+def mtx_repeated(folder: Path) -> Path:
+    def edit(text: str) -> str:
+        lines = text.splitlines()
+        lines[3] = lines[2]
+        return "\n".join(lines) + "\n"
+
+    return _mtx(folder, edit)
+
+
+def zarr_folder(folder: Path, version: int = 3, *, shards: bool = False) -> Path:
+    """Write the good AnnData as a zarr group and return it."""
+    with ad.settings.override(zarr_write_format=version, auto_shard_zarr_v3=shards), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # writers warn about their next release; the reader is under test
+        good().write_zarr(folder / "cells.zarr")
+    return folder / "cells.zarr"
+
+
+def _zarr(folder: Path, edit: Callable[[dict], None], where: str = "X/data", version: int = 2) -> Path:
+    place = zarr_folder(folder, version)
+    file = place / where / (".zarray" if version == 2 else "zarr.json")
+    document = json.loads(file.read_text())
+    edit(document)
+    file.write_text(json.dumps(document))
+    return place
+
+
+def zarr_symlink(folder: Path) -> Path:
+    place = zarr_folder(folder)
+    shutil.move(place / "obs", folder / "obs")
+    (place / "obs").symlink_to(folder / "obs")
+    return place
+
+
+def zarr_lost_chunk(folder: Path) -> Path:
+    place = zarr_folder(folder)
+    (place / "X/data/c/0").unlink()
+    return place
+
+
+def zarr_pickle(folder: Path) -> Path:
+    return _zarr(folder, lambda d: d.update(dtype="|O", filters=[{"id": "pickle", "protocol": 5}]))
+
+
+def zarr_objects(folder: Path) -> Path:
+    return _zarr(folder, lambda d: d.update(dtype="|O", filters=None))
+
+
+FOLDERS: dict[str, Callable[[Path], Path]] = {
+    "gzip-bomb": mtx_gzip_bomb,
+    "folder-symlink mtx": mtx_symlink,
+    "damaged-gzip": mtx_cut,
+    "mtx-files": mtx_without_barcodes,
+    "mtx-header": lambda folder: _mtx(folder, lambda t: t.replace("coordinate integer general", "array complex general")),
+    "mtx-header sizes": lambda folder: _mtx(folder, lambda t: t.replace("\n8 12 ", "\n-8 12 ")),
+    "mtx-lines more": lambda folder: _mtx(folder, lambda t: t + "1 1 1\n"),
+    "mtx-lines declared": lambda folder: _mtx(folder, lambda t: t.replace("\n8 12 ", "\n8 12 999999999")),
+    "shape-mismatch": lambda folder: _mtx(folder, lambda t: t + "cell12\n", "barcodes.tsv"),
+    "duplicate-coordinates": mtx_repeated,
+    "unreadable-data": lambda folder: _mtx(folder, lambda t: _last_line(t, "99 1 1")),
+    "fractional-count": lambda folder: _mtx(folder, lambda t: _last_line(t.replace(" integer ", " real "), "8 12 1.5")),
+    "folder-symlink zarr": zarr_symlink,
+    "zarr-missing-chunk": zarr_lost_chunk,
+    "zarr-codec": zarr_pickle,
+    "zarr-object-type": zarr_objects,
+    "zarr-size-bomb": lambda folder: _zarr(folder, lambda d: d.update(shape=[2**34], chunks=[2**20])),
+    "zarr-size-bomb chunk": lambda folder: _zarr(folder, lambda d: d.update(shape=[2**30], chunks=[2**30])),
+    "zarr-metadata": lambda folder: _zarr(folder, lambda d: d.update(shape=[-1])),
+}
+"""Code of the finding, with a word where several folders give the same one, to the builder of the folder."""

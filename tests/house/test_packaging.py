@@ -1,0 +1,99 @@
+"""The wheel holds the five floors and nothing else, and a fresh environment that installs it imports them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+FLOORS = ("ontology", "atlas", "loaders", "model", "catalog")
+BIN = Path(sys.executable).parent
+LEFT_OUT = {"__pycache__", ".DS_Store"}
+
+
+def run(*command: object, **kwargs: object) -> str:
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, **kwargs)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    run(BIN / "hatchling", "build", "-t", "wheel", "-d", folder, cwd=repo)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_wheel_holds_the_five_floors_only(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        tops = {PurePosixPath(n).parts[0] for n in opened.namelist()}
+    assert tops == {*FLOORS, f"panatlas-{metadata.version('panatlas')}.dist-info"}
+
+
+def test_wheel_holds_every_file_of_the_floors(wheel: Path, repo: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        packed = {n for n in opened.namelist() if not n.startswith("panatlas-")}
+    on_disk = {
+        p.relative_to(repo).as_posix()
+        for floor in FLOORS
+        for p in (repo / floor).rglob("*")
+        if p.is_file() and not LEFT_OUT & set(p.parts)
+    }
+    assert packed == on_disk
+
+
+def test_check_wheel_contents_agrees(wheel: Path, repo: Path) -> None:
+    run(BIN / "check-wheel-contents", "--config", repo / "pyproject.toml", wheel)
+
+
+def test_licence_and_metadata(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        (info,) = [n for n in opened.namelist() if n.endswith(".dist-info/METADATA")]
+        text = opened.read(info).decode()
+        assert any(n.endswith("licenses/LICENSE") for n in opened.namelist())
+    assert "License-Expression: Apache-2.0" in text
+    assert "Requires-Dist: torch" not in text, "torch comes with the floors that use it"
+
+
+PROBE = """
+import json, sys
+from importlib import import_module, metadata
+owners = metadata.packages_distributions()
+floors = {}
+for floor in %r:
+    module = import_module(floor)
+    for name in module.__all__:
+        getattr(module, name)
+    floors[floor] = {"file": module.__file__, "owners": sorted(set(owners[floor]))}
+print(json.dumps({"floors": floors, "strays": [n for n in ("tests", "docs", "benchmarks") if n in owners]}))
+"""
+
+
+@pytest.mark.index
+def test_fresh_environment_imports_the_floors(wheel: Path, tmp_path: Path) -> None:
+    """Install the wheel with its dependencies, at the versions of this environment, into an empty environment."""
+    venv = tmp_path / "venv"
+    frozen = tmp_path / "constraints.txt"
+    frozen.write_text(
+        "".join(
+            f"{d.name}=={d.version}\n"
+            for d in metadata.distributions()
+            if d.name != "panatlas" and "+" not in d.version
+        )
+    )
+    uv = BIN / "uv"
+    run(uv, "venv", "--quiet", "--python", sys.executable, venv)
+    env = {**os.environ, "UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", ""), "PYTHONSAFEPATH": "1"}
+    run(uv, "pip", "install", "--quiet", "--python", venv / "bin/python", "--constraint", frozen, wheel, env=env)
+    found = json.loads(run(venv / "bin/python", "-I", "-c", PROBE % (FLOORS,), cwd=tmp_path))
+    assert {floor: facts["owners"] for floor, facts in found["floors"].items()} == {f: ["panatlas"] for f in FLOORS}
+    assert all(Path(facts["file"]).is_relative_to(venv) for facts in found["floors"].values())
+    assert not found["strays"]
+    assert "ingest" in run(venv / "bin/panatlas", "--help", cwd=tmp_path)
