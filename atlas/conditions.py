@@ -77,7 +77,10 @@ class OneOf:
         if not self.values:
             return str(self.negate).upper(), []
         members = f"(SELECT unnest(CAST(? AS {_sql_type(self.column)}[])))"
-        return f'"{self.column}" {"NOT IN" if self.negate else "IN"} {members}', [list(self.values)]
+        test = f'"{self.column}" {"NOT IN" if self.negate else "IN"} {members}'
+        if self.negate and pa.types.is_floating(_TYPES[self.column]):
+            test = f'("{self.column}" IS NULL OR {test})'  # the tables hold what was not measured as NULL
+        return test, [list(self.values)]
 
 
 @dataclass(frozen=True)

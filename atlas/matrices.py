@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from .errors import AtlasError
 from .refusal import refusal
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def readable(dataset: str, where: str) -> Iterator[None]:
     """Turn a decoding failure inside the block into a refusal that names the element."""
     try:
         yield
+    except AtlasError:  # already worded; ContractError is a ValueError too
+        raise
     except DAMAGE as error:
         raise refusal(
             dataset,

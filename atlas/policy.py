@@ -75,7 +75,7 @@ class DoubletLimits:
     """Share of droplets expected to hold two cells, 0-1; scrublet's prior (its default; 10x loads give 0.01-0.08)."""
     min_cells: int = 100
     """Cells of one sample below which doublets are not simulated: too few neighbours to tell."""
-    max_cells: int = 10_000
+    max_cells: int = 5_000
     """Cells scored at once, which bounds memory. Larger samples are dealt into interleaved hands of at most
     this size."""
 

@@ -51,7 +51,7 @@ def check_mtx(path: Path, dataset: str) -> MtxFiles:
     Raises
     ------
     ContractError
-        With one of the codes `mtx-files`, `folder-symlink`, `gzip-bomb`, `damaged-gzip`, `mtx-header`, `mtx-lines`.
+        With one of the codes `mtx-files`, `folder-symlink`, `gzip-bomb`, `damaged-gzip`, `mtx-header`, `mtx-lines`, `mtx-cut`.
     """
     root = path.resolve()
     for _ in walk_folder(root, dataset, allow_links=True):
@@ -85,10 +85,18 @@ def read_lines(path: Path, dataset: str) -> list[str]:
     """Return the lines of a small text file, gzipped or not, refusing one that inflates without end."""
     with _opened(path) as handle:
         whole = b"".join(_blocks(handle, path, MAX_NAMES, dataset))
+    _check_end(path, whole[-1:], dataset)
     try:
         return whole.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise refusal(dataset, "mtx-header", path.name, error, "UTF-8 text", "export the folder again") from error
+
+
+def _check_end(path: Path, last: bytes, dataset: str) -> None:
+    """Refuse plain text that stops inside a line: cut there, `12` and `1` look alike. Gzip has its own checksum."""
+    if path.suffix != ".gz" and last not in (b"\n", b""):
+        remedy = "copy the file again; if it is whole, end its last line"
+        raise refusal(dataset, "mtx-cut", path.name, "a last line without an end", "a line break", remedy)
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -126,6 +134,7 @@ def _check_matrix_file(path: Path, dataset: str) -> tuple[tuple[int, int], int]:
                 head += block
             lines += block.count(b"\n")
             last = block[-1:]
+    _check_end(path, last, dataset)
     lines += last not in (b"\n", b"")
     rows = head.split(b"\n")
     comments = next((i for i, line in enumerate(rows) if not line.startswith(b"%")), len(rows))

@@ -135,16 +135,16 @@ def standardise_labels(source: Source, cells: RawCells, organism: Organism) -> L
     for label in LABELS:
         if label == "organism":
             out |= {"organism": organism.label, "organism_ontology_term_id": organism.term_id}
-            out |= {"author_organism": _author(source, cells, "organism")[0], "organism_match": "id"}
+            out |= {"author_organism": _author(source, cells, "organism"), "organism_match": "id"}
             matches[label] = {"id": cells.n_obs}
             continue
         columns, matches[label], missed = _standardise_label(label, source, cells, organism)
         out |= columns
         findings += missed
     frame = pd.DataFrame(out, index=pd.RangeIndex(cells.n_obs))
-    general = {term: _general_tissue(term) for term in frame["tissue_ontology_term_id"].unique()}
-    frame["tissue_general_ontology_term_id"] = [general[t][0] for t in frame["tissue_ontology_term_id"]]
-    frame["tissue_general"] = [general[t][1] for t in frame["tissue_ontology_term_id"]]
+    codes, terms = pd.factorize(frame["tissue_ontology_term_id"])
+    general = np.array([_general_tissue(term) for term in terms], dtype=object).reshape(-1, 2)
+    frame["tissue_general_ontology_term_id"], frame["tissue_general"] = general[codes].T
     frame["donor_id"] = _column(source, cells, "donor_id", UNKNOWN)
     frame["sample_id"] = _column(source, cells, "sample_id", "all")
     suspension = pd.Series(_column(source, cells, "suspension_type", "na"))
@@ -158,23 +158,35 @@ def _standardise_label(
     label: str, source: Source, cells: RawCells, organism: Organism
 ) -> tuple[dict[str, object], dict[str, int], list[Finding]]:
     """Return one label's columns, how its cells matched, and a finding where text could not be mapped."""
-    text, _ = _author(source, cells, label)
-    ids, _ = _author(source, cells, f"{label}_ontology_term_id")
-    by_id = harmonise(label, sorted(set(ids) - {""}), organism)
-    by_text = harmonise(label, sorted(set(text) - {""}), organism)
+    text = _author(source, cells, label)
+    ids = _author(source, cells, f"{label}_ontology_term_id")
+    text_codes, texts = pd.factorize(text)
+    id_codes, id_values = pd.factorize(ids)
+    by_id = harmonise(label, [v for v in id_values if v], organism)
+    by_text = harmonise(label, [v for v in texts if v], organism)
     missing = harmonise(label, [None], organism)[None]
-    best = {pair: _best(by_id.get(pair[0]), by_text.get(pair[1])) or missing for pair in set(zip(ids, text, strict=True))}
-    chosen = [best[pair] for pair in zip(ids, text, strict=True)]
-    how = [m.how for m in chosen]
+    # Cells fall into few (id, text) pairs; everything below is decided once a pair and dealt out to its cells.
+    pairs, inverse, sizes = np.unique(id_codes * len(texts) + text_codes, return_inverse=True, return_counts=True)
+    said = [(id_values[p // len(texts)], texts[p % len(texts)]) for p in pairs]
+    chosen = [_best(by_id.get(i), by_text.get(t)) or missing for i, t in said]
+
+    def deal(values: list[str]) -> np.ndarray:
+        return np.array(values, dtype=object)[inverse]
+
     column = LABEL_COLUMN.get(label, label)
     out: dict[str, object] = {
-        column: [m.label or m.term_id for m in chosen],
-        f"author_{label}": [t or i for t, i in zip(text, ids, strict=True)],
-        f"{label}_match": how,
+        column: deal([m.label or m.term_id for m in chosen]),
+        f"author_{label}": deal([t or i for i, t in said]),
+        f"{label}_match": deal([m.how for m in chosen]),
     }
     if label != "cell_culture":
-        out[f"{column}_ontology_term_id"] = [m.term_id for m in chosen]
-    lost = Counter(m.text for m in chosen if m.how == "unmapped")
+        out[f"{column}_ontology_term_id"] = deal([m.term_id for m in chosen])
+    how: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    for match, size in zip(chosen, sizes.tolist(), strict=True):
+        how[match.how] += size
+        if match.how == "unmapped":
+            lost[match.text] += size
     findings = []
     if lost:
         hints = {m.text: m.suggestions for m in (*by_id.values(), *by_text.values()) if m.suggestions}
@@ -188,7 +200,7 @@ def _standardise_label(
         findings.append(
             Finding("missing-label", "info", f"obs, {label}", "no column", "a label", remedy, cells.n_obs)
         )
-    return out, dict(sorted(Counter(how).items())), findings
+    return out, dict(sorted(how.items())), findings
 
 
 def _best(by_id: Match | None, by_text: Match | None) -> Match | None:
@@ -199,8 +211,8 @@ def _best(by_id: Match | None, by_text: Match | None) -> Match | None:
     return by_text if by_text is not None and by_text.how != "missing" else by_id
 
 
-def _author(source: Source, cells: RawCells, field: str) -> tuple[list[str], str]:
-    """Return the author's text of a field per cell ("" where none) and where it came from."""
+def _author(source: Source, cells: RawCells, field: str) -> np.ndarray:
+    """Return the author's text of a field per cell, "" where there is none; objects that share their strings."""
     obs = cells.obs
     if field in source.columns:
         column = source.columns[field]
@@ -211,20 +223,22 @@ def _author(source: Source, cells: RawCells, field: str) -> tuple[list[str], str
             )  # fmt: skip
             raise ContractError(source.id or source.uri, [finding])
     elif field in source.constants:
-        return [source.constants[field]] * len(obs), "manifest"
+        return np.full(len(obs), source.constants[field], dtype=object)
     else:
         column = next((c for c in _candidates().get(field, ()) if c in obs.columns), "")
     if not column:
-        return [""] * len(obs), ""
+        return np.full(len(obs), "", dtype=object)
     values = obs[column]
     if isinstance(values, pd.DataFrame):  # two columns of one name
         values = values.iloc[:, 0]
-    return ["" if pd.isna(v) else str(v) for v in values.tolist()], column
+    codes, distinct = pd.factorize(values)  # -1 is missing
+    return np.array([*(str(v) for v in distinct), ""], dtype=object)[codes]
 
 
-def _column(source: Source, cells: RawCells, field: str, default: str) -> list[str]:
+def _column(source: Source, cells: RawCells, field: str, default: str) -> np.ndarray:
     """Return a field that is no label as text, `default` where a cell has none."""
-    return [v or default for v in _author(source, cells, field)[0]]
+    values = _author(source, cells, field)
+    return np.where(values == "", default, values)
 
 
 def _check_organism(cells: RawCells, organism: Organism) -> None:

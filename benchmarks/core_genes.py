@@ -57,7 +57,8 @@ def all_files(folder: Path, organism: str, table: GeneTable) -> pd.DataFrame:
 
 def candidates(table: GeneTable) -> pd.Series:
     """Return upper-cased symbol by id of the genes that may be in the core."""
-    assert table.mito is not None and table.ribo is not None
+    assert table.mito is not None
+    assert table.ribo is not None
     coding = (table.biotypes == "protein_coding") & ~table.mito & ~table.ribo & table.primary
     named = coding & (table.symbols != table.ids)
     symbols = pd.Series(np.char.upper(table.symbols[named]), index=table.ids[named])

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from .errors import CatalogError, CatalogInputError, InstallError, QueryError, ReleaseExistsError
 
 if TYPE_CHECKING:
+    from .info import describe_atlas
     from .releases import Release, make_release
-    from .search import describe_atlas, search_cells
+    from .search import Found, search_cells
     from .sql import sql
     from .tables import Tables, export_tables
     from .workflows import IngestRun, ingest_organism
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 FLOORS = ("ontology", "atlas", "loaders", "model", "catalog")
 _HOMES = {
     "releases": ("Release", "make_release"),
-    "search": ("describe_atlas", "search_cells"),
+    "info": ("describe_atlas",),
+    "search": ("Found", "search_cells"),
     "sql": ("sql",),
     "tables": ("Tables", "export_tables"),
     "workflows": ("IngestRun", "ingest_organism"),
@@ -38,6 +40,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "CatalogError",
     "CatalogInputError",
+    "Found",
     "IngestRun",
     "InstallError",
     "QueryError",

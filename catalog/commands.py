@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atlas import IngestOptions, parse_where, starter_sources
-from ontology import list_organisms
+from atlas import IngestOptions, parse_where
 
 from . import console as show
 from .errors import DONE
@@ -17,7 +16,7 @@ from .info import describe_atlas
 from .releases import make_release
 from .search import search_cells
 from .sql import sql as run_sql
-from .workflows import default_atlas, ingest_organism, resolve_sources, rewrite_report
+from .workflows import default_atlas, ingest_organism, list_starters, resolve_sources, rewrite_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,11 +55,8 @@ def ingest(
 
 
 def organisms(*, json: bool) -> int:
-    """List every organism with its id and whether it has starter sources."""
-    rows = [
-        {"name": o.name, "label": o.label, "term_id": o.term_id, "starter_sources": len(starter_sources(o.name))}
-        for o in list_organisms()
-    ]
+    """List every organism with its id and its starter sources."""
+    rows = list_starters()
     show.print_json(rows) if json else show.print_table(rows, rows[0])
     return DONE
 

@@ -226,7 +226,7 @@ def show_error(console: Console, error: BaseException) -> None:
 @contextmanager
 def logging_to(console: Console) -> Iterator[None]:
     """Show the floors' warnings to people while a command runs; only the command line ever configures logging."""
-    handler = _PlainHandler(console)
+    handler = _PeopleLog(console)
     root = logging.getLogger()
     root.addHandler(handler)
     try:
@@ -235,7 +235,7 @@ def logging_to(console: Console) -> Iterator[None]:
         root.removeHandler(handler)
 
 
-class _PlainHandler(logging.Handler):
+class _PeopleLog(logging.Handler):
     """Writes warnings and errors to a console, escaped."""
 
     def __init__(self, console: Console) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ontology import Ontology
 
 _TERM_LABELS = tuple(label for label in LABELS if label not in ("organism", "cell_culture"))
+_SAYS_NOTHING = frozenset(
+    ("a", "an", "and", "cell", "from", "in", "of", "or", "the", "with")
+)  # alone, in an atlas of cells
 _JOINT = " || "  # between several values of one cell
 
 
@@ -48,7 +51,7 @@ def match_text(connection: duckdb.DuckDBPyConnection, text: str) -> TextMatch:
     """
     vocabulary = _vocabulary(connection)
     whole = _any_label(vocabulary, text)
-    words = _words(text)
+    words = [word for word in _words(text) if word not in _SAYS_NOTHING]
     if len(words) < 2:
         return whole
     parts = [_any_label(vocabulary, word) for word in words]

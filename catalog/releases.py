@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tiledbsoma as soma
 
-from atlas import open_atlas, schema
+from atlas import layout, open_atlas, schema
 from ontology import ontology_release
 
 from .errors import CatalogInputError, ReleaseExistsError
@@ -248,9 +248,8 @@ def _gene_releases(atlas: Atlas) -> dict[str, dict[str, str]]:
     """Return, per organism, the release and digest of the gene table its counts are over."""
     found = {}
     for organism in atlas.organisms:
-        with soma.Experiment.open(
-            f"{atlas.root}/census_data/{organism}", tiledb_timestamp=atlas.published_ms
-        ) as experiment:
+        uri = str(atlas.root / layout.DATA / organism)
+        with soma.Experiment.open(uri, tiledb_timestamp=atlas.published_ms) as experiment:
             found[organism] = {
                 "release": str(experiment.metadata["gene_release"]),
                 "sha256": str(experiment.metadata["gene_sha256"]),

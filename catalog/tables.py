@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tiledbsoma as soma
 
-from atlas import StoreError, schema
+from atlas import StoreError, layout, schema
 from ontology import cache_dir
 
 if TYPE_CHECKING:
@@ -117,24 +118,33 @@ def _write(atlas: Atlas, home: Path, key: str) -> None:
 
 
 def _obs_batches(atlas: Atlas) -> Iterator[pa.Table]:
-    """Yield every organism's published obs in joinid order, categories as plain text."""
+    """Yield every organism's published obs in joinid order, categories as plain text, NaN as NULL."""
     names = [f.name for f in schema.OBS]
     plain = _plain(schema.arrow_schema(schema.OBS))
     context = soma.SOMATileDBContext(
         tiledb_config={"soma.init_buffer_bytes": _BUFFER_BYTES}, timestamp=atlas.published_ms
     )
     for organism in atlas.organisms:
-        uri = f"{atlas.root}/census_data/{organism}/obs"
-        with soma.DataFrame.open(uri, context=context) as frame:
+        uri = atlas.root / layout.DATA / organism / "obs"
+        with soma.DataFrame.open(str(uri), context=context) as frame:
             rows = (slice(0, atlas.n_cells(organism) - 1),)
             for batch in frame.read(rows, column_names=names, result_order="row-major"):
-                yield batch.select(names).cast(plain)
+                yield _null_where_not_measured(batch.select(names).cast(plain))
+
+
+def _null_where_not_measured(batch: pa.Table) -> pa.Table:
+    """Return the batch with NULL for NaN, so that an SQL average is over what was measured."""
+    for i, field in enumerate(batch.schema):
+        if pa.types.is_floating(field.type):
+            column = batch.column(i)
+            batch = batch.set_column(i, field, pc.if_else(pc.is_nan(column), pa.scalar(None, field.type), column))
+    return batch
 
 
 def _plain(fields: pa.Schema) -> pa.Schema:
     """Return the schema with categories as strings: batches then need not share a dictionary."""
     return pa.schema(
-        [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f.with_nullable(True) for f in fields]
+        [pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in fields]
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from atlas import (
     AtlasError,
+    AtlasInputError,
     ContractError,
     Finding,
     IngestOptions,
@@ -22,7 +23,7 @@ from atlas import (
     source_from_uri,
     starter_sources,
 )
-from ontology import get_organism, home
+from ontology import get_organism, home, list_organisms
 
 from .errors import BUG, DONE, REJECTED, STORE, UPSTREAM, USAGE, CatalogInputError, exit_code
 
@@ -83,7 +84,7 @@ def resolve_sources(organism: str, uris: Sequence[str] = (), manifest: Path | No
 
     Raises
     ------
-    CatalogInputError
+    CatalogInputError, AtlasInputError
         If there is nothing to ingest, saying what to pass.
     """
     name = get_organism(organism).name
@@ -97,11 +98,20 @@ def resolve_sources(organism: str, uris: Sequence[str] = (), manifest: Path | No
         sources += mine
     if not uris and manifest is None:
         sources = list(starter_sources(name))
-        if not sources:
-            raise CatalogInputError(
-                "organism", organism, "--source URI or --manifest FILE with it: it has no starter source"
-            )
     return tuple(sources)
+
+
+def list_starters() -> list[dict[str, Any]]:
+    """Return every organism with its id and the starter sources it has, as plain values."""
+    rows = []
+    for organism in list_organisms():
+        try:
+            starters = [source.id or source.uri for source in starter_sources(organism.name)]
+        except AtlasInputError:
+            starters = []  # it has none: its cells come by --source
+        row = {"name": organism.name, "label": organism.label, "term_id": organism.term_id}
+        rows.append(row | {"starter_sources": ", ".join(starters)})
+    return rows
 
 
 def ingest_organism(
@@ -134,8 +144,8 @@ def ingest_organism(
 
     Raises
     ------
-    CatalogInputError
-        If there is nothing to ingest.
+    AtlasInputError
+        If no source is named and the organism has no starter source.
     """
     uri = atlas or default_atlas()
     options = options or IngestOptions()

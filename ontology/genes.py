@@ -23,9 +23,10 @@ from .organisms import Organism, get_organism, list_organisms
 from .places import cache_dir
 from .references import wheel_pins
 
-BUILD = "genes-1"
+TEXTS = ("ids", "symbols", "biotypes", "contigs", "synonyms", "former")
+BUILD = "genes-2"
 """Version of the way a table is derived; part of the cache key."""
-COLUMNS = ("id", "symbol", "biotype", "length", "contig", "start", "synonyms", "primary")
+COLUMNS = ("id", "symbol", "biotype", "length", "contig", "start", "synonyms", "former", "primary")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,9 @@ class GeneTable:
     starts: npt.NDArray[np.int64]
     """0-based start on the contig in bp; -1 where unknown."""
     synonyms: npt.NDArray[np.object_]
-    """Former symbols and aliases of each gene, joined by `|`; empty where none."""
+    """Other names of each gene, former symbols and aliases, joined by `|`; empty where none."""
+    former: npt.NDArray[np.object_]
+    """Those among the synonyms that once were, or elsewhere are, the official symbol, joined by `|`."""
     primary: npt.NDArray[np.bool_]
     """True where the symbol means this gene: no other has it, or the naming authority gives it to this one."""
     mito: npt.NDArray[np.bool_] | None
@@ -58,8 +61,6 @@ class GeneTable:
     """The fixed core that a cell's second hash is taken over; all False where there is none."""
     release: str
     """What the table is a snapshot of."""
-    sha256: str
-    """Digest of ids, symbols, biotypes, positions, synonyms and masks."""
 
     def __len__(self) -> int:
         """Return the number of genes."""
@@ -70,22 +71,33 @@ class GeneTable:
         return f"GeneTable({self.organism.name}, {len(self)} genes, {self.release})"
 
     @cached_property
+    def sha256(self) -> str:
+        """Digest of ids, symbols, biotypes, lengths, positions, other names and masks."""
+        digest = hashlib.sha256(f"{self.organism.term_id}\n".encode())
+        for name in (*TEXTS, "lengths", "starts", "primary"):
+            text = "\n".join(map(str, getattr(self, name).tolist()))
+            digest.update(f"{name} {len(text)}\n{text}\n".encode("utf-8", "surrogatepass"))
+        for mask in (self.mito, self.ribo, self.core):
+            digest.update(b"none\n" if mask is None else mask.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
     def id_index(self) -> pd.Index:
         """Index from id to position."""
         return pd.Index(self.ids.astype(object), dtype=object)
 
     @cached_property
     def names(self) -> dict[str, pd.Series]:
-        """Return symbol, folded and synonym lookups: position by name, -1 where a name means several genes."""
-        named = self.symbols != self.ids
-        order = np.flatnonzero(named)
-        symbols = _unique_positions(self.symbols[order], order, self.primary[order])
-        folded = _unique_positions(np.char.lower(self.symbols[order]), order, np.zeros(len(order), dtype=bool))
-        several = [text.split("|") if text else [] for text in self.synonyms]
-        owners = np.repeat(np.arange(len(self)), [len(names) for names in several])
-        aliases = np.array([name for names in several for name in names], dtype=object)
-        synonyms = _unique_positions(aliases, owners, np.zeros(len(owners), dtype=bool))
-        return {"symbol": symbols, "folded": folded, "synonym": synonyms}
+        """Lookups in the order they are tried: position by name, -1 where a name means several genes."""
+        order = np.flatnonzero(self.symbols != self.ids)
+        symbols = self.symbols[order].astype(object)
+        nobody = np.zeros(len(order), dtype=bool)
+        return {
+            "symbol": _unique_positions(symbols, order, self.primary[order]),
+            "folded": _unique_positions(np.char.lower(self.symbols[order]), order, nobody),
+            "former": _several_positions(self.former),
+            "synonym": _several_positions(self.synonyms),
+        }
 
 
 def make_gene_table(organism: Organism, frame: pd.DataFrame, release: str) -> GeneTable:
@@ -96,8 +108,8 @@ def make_gene_table(organism: Organism, frame: pd.DataFrame, release: str) -> Ge
     organism
         Whose genes they are.
     frame
-        Columns id, symbol and biotype; length (bp), contig, start (0-based, bp), synonyms (joined by `|`) and primary
-        are optional.
+        Columns id, symbol and biotype; length (bp), contig, start (0-based, bp), synonyms and former (joined by `|`)
+        and primary are optional.
     release
         What the rows are a snapshot of.
 
@@ -109,13 +121,15 @@ def make_gene_table(organism: Organism, frame: pd.DataFrame, release: str) -> Ge
     missing = [name for name in ("id", "symbol", "biotype") if name not in frame.columns]
     if missing:
         raise OntologyInputError("frame", list(map(str, frame.columns)), f"also the columns {', '.join(missing)}")
-    defaults = {"length": 0, "contig": "", "start": -1, "synonyms": ""}
+    defaults = {"length": 0, "contig": "", "start": -1, "synonyms": "", "former": ""}
     rows = frame.assign(**{name: value for name, value in defaults.items() if name not in frame.columns})
     rows = rows.sort_values("id", kind="stable", ignore_index=True)
     if (rows["id"] == "").any() or rows["id"].duplicated().any():
         raise OntologyInputError("frame", "empty or repeated ids", "one row per gene id")
     # A nameless gene goes by its id, as in CELLxGENE's tables.
-    text = {name: rows[name].fillna("").astype(str).to_numpy(dtype=str) for name in ("id", "symbol", "biotype", "contig")}
+    text = {
+        name: rows[name].fillna("").astype(str).to_numpy(dtype=str) for name in ("id", "symbol", "biotype", "contig")
+    }
     text["symbol"] = np.where(text["symbol"] == "", text["id"], text["symbol"])
     if "primary" not in rows.columns:
         rows["primary"] = ~pd.Series(text["symbol"]).duplicated(keep=False)
@@ -126,7 +140,7 @@ def make_gene_table(organism: Organism, frame: pd.DataFrame, release: str) -> Ge
         "lengths": rows["length"].to_numpy(dtype=np.int64),
         "contigs": text["contig"],
         "starts": rows["start"].to_numpy(dtype=np.int64),
-        "synonyms": rows["synonyms"].fillna("").astype(str).to_numpy(dtype=object),
+        **{name: rows[name].fillna("").astype(str).to_numpy(dtype=object) for name in ("synonyms", "former")},
         "primary": rows["primary"].to_numpy(dtype=bool),
     }
     mito = mito_mask(organism, text["id"])
@@ -134,8 +148,7 @@ def make_gene_table(organism: Organism, frame: pd.DataFrame, release: str) -> Ge
     core = core_mask(organism, text["id"], text["symbol"], text["biotype"])
     for array in (*values.values(), *(mask for mask in (mito, ribo, core) if mask is not None)):
         array.setflags(write=False)
-    digest = _digest(organism, values, (mito, ribo, core))
-    return GeneTable(organism=organism, **values, mito=mito, ribo=ribo, core=core, release=release, sha256=digest)
+    return GeneTable(organism=organism, **values, mito=mito, ribo=ribo, core=core, release=release)
 
 
 def load_gene_table(organism: str | int | Organism) -> GeneTable:
@@ -171,7 +184,7 @@ def _load(name: str, path: str) -> GeneTable:
     # Keyed by path, so that another PANATLAS_HOME or pin in the same process is another table.
     organism, target = get_organism(name), Path(path)
     if not intact(target):
-        from .gene_build import build_gene_frame  # needs the wheels; most processes find the cache filled
+        from .gene_build import build_gene_frame  # noqa: PLC0415 - most processes find the cache filled
 
         with keep(target) as out:
             build_gene_frame(organism)[list(COLUMNS)].to_parquet(out, index=False)
@@ -179,6 +192,14 @@ def _load(name: str, path: str) -> GeneTable:
     source = organism.genes
     release = "; ".join(wheel_pins()[name].release for name in (source.wheel, source.synonym_wheel) if name)
     return make_gene_table(organism, pd.read_parquet(target), release)
+
+
+def _several_positions(names: npt.NDArray[np.object_]) -> pd.Series:
+    """Return position by name for genes with several names each; -1 for a name of several genes."""
+    split = [text.split("|") if text else [] for text in names]
+    owners = np.repeat(np.arange(len(split)), [len(each) for each in split])
+    flat = np.array([name for each in split for name in each], dtype=object)
+    return _unique_positions(flat, owners, np.zeros(len(owners), dtype=bool))
 
 
 def _unique_positions(
@@ -192,13 +213,3 @@ def _unique_positions(
     owned = rows.loc[several & rows["preferred"]].drop_duplicates("name", keep=False).set_index("name")["position"]
     rest = pd.Index(rows.loc[several, "name"].unique()).difference(owned.index)
     return pd.concat([single, owned, pd.Series(-1, index=rest)]).astype(np.int64)
-
-
-def _digest(organism: Organism, values: dict[str, npt.NDArray], masks: tuple[npt.NDArray | None, ...]) -> str:
-    digest = hashlib.sha256(f"{organism.term_id}\n".encode())
-    for name, array in values.items():
-        text = "\n".join(map(str, array.tolist()))
-        digest.update(f"{name} {len(text)}\n{text}\n".encode())
-    for mask in masks:
-        digest.update(b"none\n" if mask is None else mask.tobytes())
-    return digest.hexdigest()

@@ -8,9 +8,8 @@ per label and organism are in allowed.py; atlas writes the term beside the autho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .ages import stage_label
 from .allowed import as_term_id, ontology_of, refusal, text_ontologies
@@ -19,6 +18,9 @@ from .organisms import Organism, get_organism
 from .overrides import find_override
 from .suggest import SUGGESTION_LIMIT, suggest
 from .terms import fold_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LABELS = (
     "cell_type",
@@ -43,8 +45,11 @@ MULTIPLE = ("disease", "self_reported_ethnicity")
 MISSING = frozenset({"", "nan", "none", "null", "<na>", "nat"})
 """Texts that stand for no value: what tables turn an empty cell into."""
 UNKNOWN = frozenset(
-    "unknown|na|n/a|n.a.|not available|not applicable|not reported|not provided|not determined|not specified|"
-    "unspecified|undetermined|undefined|unannotated|unassigned|unlabelled|unlabeled|unclassified|?|-|--".split("|")
+    {
+        *("unknown", "na", "n/a", "n.a.", "not available", "not applicable", "not reported", "not provided"),
+        *("not determined", "not specified", "unspecified", "undetermined", "undefined", "unannotated", "unassigned"),
+        *("unlabelled", "unlabeled", "unclassified", "?", "-", "--"),
+    }
 )
 """Texts by which authors say that they do not know or did not annotate."""
 SHORT_SYNONYM = 3
@@ -134,7 +139,7 @@ def _is_missing(value: object) -> bool:
     if value is None or isinstance(value, str):
         return value is None
     try:
-        return bool(value != value)  # NaN and NaT are the scalars that do not equal themselves
+        return bool(value != value)  # noqa: PLR0124 - NaN and NaT are the scalars that do not equal themselves
     except TypeError:  # and NA is the one that will not say
         return True
 

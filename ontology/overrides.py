@@ -10,10 +10,13 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from .allowed import ontology_of, refusal
-from .organisms import Organism
 from .terms import fold_text
+
+if TYPE_CHECKING:
+    from .organisms import Organism
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import configparser
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .places import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # pip's name and uv's name of the same setting. pip separates several values by blanks, uv's find-links by commas.
 SETTINGS = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "find-links": "UV_FIND_LINKS"}

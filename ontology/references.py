@@ -56,7 +56,7 @@ def ontology_pins() -> dict[str, OntologyPin]:
     pins = {}
     for name, row in _rows()["ontologies"].items():
         pin = OntologyPin(name, row["version"], row["sha256"], tuple(row.get("also", ())))
-        pins.update({prefix: pin for prefix in (name, *pin.also)})
+        pins.update(dict.fromkeys((name, *pin.also), pin))
     return pins
 
 

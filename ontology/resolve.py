@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from .errors import OntologyInputError
-from .genes import GeneTable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .genes import GeneTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +54,8 @@ def resolve_genes(names: Sequence[str], table: GeneTable, fallback: Sequence[str
 
     Tried in this order, per name: exact id; id with a version (`ENSG00000121410.12`, also GENCODE's `_PAR_Y` form);
     exact symbol, a shared one going to the gene its naming authority means; the symbol without regard to case, for
-    organisms whose reference mixes case (zebrafish); a former symbol or alias that belongs to one gene only.
+    organisms whose reference mixes case (zebrafish); a former symbol of one gene only; an alias of one gene only.
+    Former symbols come before aliases: SEPT2 was SEPTIN2's symbol for years and is also a nickname of SEPTIN6.
 
     Parameters
     ----------
@@ -103,8 +108,9 @@ def _place(names: npt.NDArray[np.object_], table: GeneTable) -> tuple[npt.NDArra
     bare = pd.Series(names[open_], dtype=object).str.extract(rf"^{_versioned(table)}$", flags=re.ASCII)[0]
     found = table.id_index.get_indexer(pd.Index(bare.fillna("")))
     index[open_], how[open_[found >= 0]] = found, "version"
-    lookups = ["symbol", "folded", "synonym"] if table.organism.symbol_case == "fold" else ["symbol", "synonym"]
-    for lookup in lookups:
+    for lookup in ("symbol", "folded", "former", "synonym"):
+        if lookup == "folded" and table.organism.symbol_case != "fold":
+            continue
         # A name that is ambiguous as a symbol is not rescued by being somebody's alias too.
         open_ = np.flatnonzero((index < 0) & (how != "ambiguous"))
         if not len(open_):
@@ -116,6 +122,6 @@ def _place(names: npt.NDArray[np.object_], table: GeneTable) -> tuple[npt.NDArra
         at = series.index.get_indexer(texts)
         found = np.where(at >= 0, series.to_numpy()[at], -2)
         index[open_[found >= 0]] = found[found >= 0]
-        how[open_[found >= 0]] = "synonym" if lookup == "synonym" else "symbol"
+        how[open_[found >= 0]] = "synonym" if lookup in ("former", "synonym") else "symbol"
         how[open_[found == -1]] = "ambiguous"
     return index, how

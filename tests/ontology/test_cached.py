@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ontology.cached import intact, keep
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 def write(target: Path, data: bytes) -> None:
     with keep(target) as out:
         out.write(data)
+
+
+def write_half(target: Path) -> None:
+    with keep(target) as out:
+        out.write(b"half")
+        raise RuntimeError("midway")
 
 
 def test_a_kept_file_is_intact(tmp_path: Path) -> None:
@@ -23,9 +32,8 @@ def test_a_kept_file_is_intact(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
-    with pytest.raises(RuntimeError, match="midway"), keep(target) as out:
-        out.write(b"half")
-        raise RuntimeError("midway")
+    with pytest.raises(RuntimeError, match="midway"):
+        write_half(target)
     assert list(tmp_path.iterdir()) == []
     assert not intact(target)
 
@@ -33,8 +41,8 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
     write(target, b"old")
-    with pytest.raises(RuntimeError, match="midway"), keep(target):
-        raise RuntimeError("midway")
+    with pytest.raises(RuntimeError, match="midway"):
+        write_half(target)
     assert target.read_bytes() == b"old"
     assert intact(target)
 

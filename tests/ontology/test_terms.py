@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import networkx
+import networkx as nx
 import pytest
 from cellxgene_ontology_guide.ontology_parser import OntologyParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ontology import Ontology, OntologyInputError, ReferenceMismatchError, SourceUnavailableError, UnknownTermError
-from ontology import load_ontology, ontology_release, terms
+from ontology import (
+    Ontology,
+    OntologyInputError,
+    ReferenceMismatchError,
+    SourceUnavailableError,
+    UnknownTermError,
+    load_ontology,
+    ontology_release,
+    terms,
+)
 from ontology.references import OntologyPin, ontology_pins
 from ontology.terms import fold_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = sorted({pin.name for pin in ontology_pins().values()})
 
@@ -49,9 +60,9 @@ def test_descendants_equal_the_guides(name: str) -> None:
 
 def test_ancestors_are_the_closure_of_parents() -> None:
     cl = load_ontology("CL")
-    graph = networkx.DiGraph((term_id, parent) for term_id in cl for parent in cl[term_id].parents)
+    graph = nx.DiGraph((term_id, parent) for term_id in cl for parent in cl[term_id].parents)
     for term_id in list(cl)[::97]:
-        reached = networkx.single_source_shortest_path_length(graph, term_id) if term_id in graph else {term_id: 0}
+        reached = nx.single_source_shortest_path_length(graph, term_id) if term_id in graph else {term_id: 0}
         assert cl.ancestors(term_id, with_self=True) == dict(reached)
 
 
@@ -136,7 +147,16 @@ def test_replacement_chains_end() -> None:
     }
     made = Ontology("A", "v1", records)
     found = {term_id: made.current(term_id) for term_id in made}
-    assert found == {"A:1": "A:3", "A:2": "A:3", "A:3": "A:3", "A:4": None, "A:5": None, "A:6": None, "A:7": "B:1", "A:8": None}
+    assert found == {
+        "A:1": "A:3",
+        "A:2": "A:3",
+        "A:3": "A:3",
+        "A:4": None,
+        "A:5": None,
+        "A:6": None,
+        "A:7": "B:1",
+        "A:8": None,
+    }
 
 
 def test_current_ids_of_the_real_ontologies_are_current() -> None:

