@@ -4,7 +4,9 @@
 queries. Knows no torch and no command line. Read `atlas/ingest.py` first.
 """
 
+from .conditions import HasPart, OneOf, Range
 from .errors import AtlasError, AtlasInputError, ContractError, SourceError, StoreError
+from .filters import Where, between, contains, descendants, is_not, parse_where, passing, where
 from .findings import Finding, Receipt, Tally
 from .handle import Atlas, CellQuery, open_atlas
 from .ingest import ingest
@@ -19,16 +21,27 @@ __all__ = [
     "CellQuery",
     "ContractError",
     "Finding",
+    "HasPart",
     "IngestOptions",
+    "OneOf",
     "QCPolicy",
+    "Range",
     "Receipt",
     "Source",
     "SourceError",
     "StoreError",
     "Tally",
+    "Where",
+    "between",
+    "contains",
+    "descendants",
     "ingest",
+    "is_not",
     "load_manifest",
     "open_atlas",
+    "parse_where",
+    "passing",
     "source_from_uri",
     "starter_sources",
+    "where",
 ]

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
+
+import tiledbsoma as soma
+from anndata import ImplicitModificationWarning
 
 from ontology import get_organism
 
@@ -61,7 +65,7 @@ def slice_census(location: Location, folder: Path) -> Path:
             found = _read(census, location.target, options, uri)
     except SourceError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:  # the client's own errors, tiledbsoma's included
+    except (soma.SOMAError, OSError, RuntimeError, ValueError) as error:
         raise SourceError(uri, "a Census to read", f"{error}; {OFFLINE}") from error
     found.obs.index = _cell_names(found.obs)
     found.var.index = found.var["feature_id"].astype(str).to_numpy()
@@ -81,7 +85,9 @@ def _read(census: Any, name: str, options: dict[str, str], uri: str) -> AnnData:
     ids = _joinids(census["census_data"][organism.experiment], options, uri)
     import cellxgene_census  # noqa: PLC0415 - see slice_census
 
-    return cellxgene_census.get_anndata(census, organism.label, obs_coords=ids)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImplicitModificationWarning)  # the client names rows by number; we rename them
+        return cellxgene_census.get_anndata(census, organism.label, obs_coords=ids)
 
 
 def _joinids(experiment: Any, options: dict[str, str], uri: str) -> list[int]:
@@ -89,7 +95,7 @@ def _joinids(experiment: Any, options: dict[str, str], uri: str) -> list[int]:
     limit = int(options.get("max_cells", DEFAULT_CELLS))
     try:
         table = experiment.obs.read(value_filter=options.get("filter") or None, column_names=["soma_joinid"]).concat()
-    except (RuntimeError, ValueError, SyntaxError, KeyError) as error:
+    except (soma.SOMAError, RuntimeError, ValueError, SyntaxError, KeyError) as error:
         raise SourceError(uri, "a filter over obs columns", f"{options.get('filter')!r}: {error}") from error
     ids = sorted(table["soma_joinid"].to_pylist())[:limit]
     if not ids:

@@ -186,5 +186,6 @@ def _copy_object(system: Any, file: Any, target: Path, key: str, uri: str) -> No
         raise SourceError(uri, "keys below the prefix", file.path)
     place = target.joinpath(*below.parts)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with system.open_input_stream(file.path) as stream, place.open("wb") as out:
+    # without compression=None a .gz object would be inflated on the way, into a file that still says .gz
+    with system.open_input_stream(file.path, compression=None) as stream, place.open("wb") as out:
         copy_stream(stream, out, file.size, uri)

@@ -16,6 +16,7 @@ from ontology import get_organism
 
 from . import layout, store
 from .errors import AtlasInputError, StoreError
+from .filters import passing
 from .ledger import DatasetRow, Ledger
 
 if TYPE_CHECKING:
@@ -109,14 +110,6 @@ class CellQuery:
     every_cell: bool = False
     """True also gives cells that failed QC."""
 
-    @property
-    def value_filter(self) -> str | None:
-        """Return the query in TileDB-SOMA's filter grammar; None where it is unconditional."""
-        parts = [] if self.every_cell else ["qc_pass == True"]
-        if self.where is not None and (text := self.where.to_soma()):
-            parts.append(f"({text})")
-        return " and ".join(parts) or None
-
     def obs(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return obs of the cells, one row a cell in joinid order; unused categories are dropped."""
         with self.atlas.open() as tree, self._query(tree) as query:
@@ -176,9 +169,14 @@ class CellQuery:
 
     def _query(self, tree: soma.Collection, var: soma.AxisQuery | None = None) -> soma.ExperimentAxisQuery:
         """Return tiledbsoma's own query for these cells."""
-        n = self.atlas.n_cells(self.organism)
-        obs = soma.AxisQuery(coords=(slice(0, n - 1),), value_filter=self.value_filter)
-        return tree[layout.DATA][self.organism].axis_query("RNA", obs_query=obs, var_query=var)
+        experiment = tree[layout.DATA][self.organism]
+        query = passing(self.where, every_cell=self.every_cell)
+        if query.joined_columns:
+            known = experiment.obs.get_enumeration_values(list(query.joined_columns))
+            query = query.spell_out({name: values.to_pylist() for name, values in known.items()})
+        last = self.atlas.n_cells(self.organism) - 1
+        obs = soma.AxisQuery(coords=(slice(0, last),), value_filter=query.to_soma() or None)
+        return experiment.axis_query("RNA", obs_query=obs, var_query=var)
 
 
 def open_atlas(uri: str, *, at: int | None = None) -> Atlas:

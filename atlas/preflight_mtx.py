@@ -51,7 +51,8 @@ def check_mtx(path: Path, dataset: str) -> MtxFiles:
     Raises
     ------
     ContractError
-        With one of the codes `mtx-files`, `folder-symlink`, `gzip-bomb`, `damaged-gzip`, `mtx-header`, `mtx-lines`, `mtx-cut`.
+        With one of the codes `mtx-files`, `folder-symlink`, `gzip-bomb`, `damaged-gzip`, `mtx-header`, `mtx-lines`,
+        `mtx-cut`.
     """
     root = path.resolve()
     for _ in walk_folder(root, dataset, allow_links=True):

@@ -150,7 +150,7 @@ def _types(kind: Any) -> list[tuple[str, int]]:
 
 
 def _check_chunks(group: Any, dataset: str) -> None:
-    """Refuse sparse matrices with chunks that are not there: zarr would read them as zeros, for counts and for genes."""
+    """Refuse sparse matrices with chunks that are not there: zarr would read them as zeros, counts and genes alike."""
     for name, array in _members(group):
         parent, _, part = name.rpartition("/")
         if part not in ("data", "indices") or not parent or array.nchunks_initialized >= array.nchunks:

@@ -54,7 +54,7 @@ def match_text(connection: duckdb.DuckDBPyConnection, text: str) -> TextMatch:
     words = [word for word in _words(text) if word not in _SAYS_NOTHING]
     if len(words) < 2:
         return whole
-    parts = [_any_label(vocabulary, word) for word in words]
+    parts = [_any_label(vocabulary, word, exactly=True) for word in words]
     if not all(part.labels for part in parts):
         return whole
     every = " AND ".join(f"({part.condition})" for part in parts)
@@ -63,14 +63,14 @@ def match_text(connection: duckdb.DuckDBPyConnection, text: str) -> TextMatch:
     return TextMatch(f"({whole.condition}) OR ({every})", values, tuple(labels))
 
 
-def _any_label(vocabulary: dict[str, dict[str, str]], text: str) -> TextMatch:
-    """Return the condition that any one label of a cell matches the text."""
+def _any_label(vocabulary: dict[str, dict[str, str]], text: str, *, exactly: bool = False) -> TextMatch:
+    """Return the condition that any one label of a cell matches the text; `exactly` as in `_terms_below`."""
     words = _words(text)
     tests: list[str] = []
     values: list[object] = []
     labels: list[tuple[str, str]] = []
     for label, present in vocabulary.items():
-        below = _terms_below(label, text, {i for ids in present.values() for i in ids.split(_JOINT)})
+        below = _terms_below(label, text, {i for ids in present.values() for i in ids.split(_JOINT)}, exactly=exactly)
         found = [v for v, ids in present.items() if _holds(v, words) or not below.isdisjoint(ids.split(_JOINT))]
         if found:
             test, bound = OneOf(label, tuple(found)).to_sql()
@@ -92,8 +92,12 @@ def _vocabulary(connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, st
     return found | {"tissue_general": {row["v"]: "" for row in words.to_pylist() if row["v"]}}
 
 
-def _terms_below(label: str, text: str, present: set[str]) -> set[str]:
-    """Return which ids present in the atlas are, or lie below, a term whose label or synonym holds all the words."""
+def _terms_below(label: str, text: str, present: set[str], *, exactly: bool) -> set[str]:
+    """Return which ids present in the atlas are, or lie below, a term that has the text as label or synonym.
+
+    Where no term has, and not `exactly`, those one of whose names holds all its words: a single word of a longer text
+    must not do that, or `blood` would name every cell below `blood cell`.
+    """
     if label not in _TERM_LABELS:
         return set()
     below: set[str] = set()
@@ -102,7 +106,9 @@ def _terms_below(label: str, text: str, present: set[str]) -> set[str]:
             ontology = load_ontology(prefix)
         except OntologyError:
             continue  # `unknown`, `na`, and prefixes no pinned ontology serves
-        roots = set(_exact(ontology, text)) or set(_holding(ontology, _words(text)))
+        roots = set(_exact(ontology, text))
+        if not roots and not exactly:
+            roots = set(_holding(ontology, _words(text)))
         below |= {i for i in present if i in ontology and not roots.isdisjoint(ontology.ancestors(i, with_self=True))}
     return below
 

@@ -1,7 +1,7 @@
 """Builders of damaged and hostile files: each writes one fault and nothing else, from a good file where it can.
 
-`HDF5` is the table the read tests go through: finding code to builder. Folders are in hostile_folders.py. A builder gets
-an empty folder and returns the path to open.
+`HDF5` is the table the read tests go through: finding code to builder; folders are in hostile_folders.py. A builder
+gets an empty folder and returns the path to open.
 """
 
 from __future__ import annotations

@@ -1,0 +1,162 @@
+"""The ingest report: one self-contained HTML page per organism, made from receipts and obs. Opens from disk.
+
+`write_report` reads an atlas and its ledger; `render_report` is the page itself, pure text from plain values. Charts are
+inline SVG, there is no script and nothing is fetched, and every text from a source is escaped: cell labels are written by
+strangers. What a section holds is in `panels`, how charts look in `charts`, the layout in data/report.html.jinja.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import tiledbsoma as soma
+
+from atlas import Finding, QCPolicy, Receipt, Tally, layout, qc
+from ontology import get_organism
+
+from .panels import COLUMNS, Section, describe_dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from jinja2 import Template
+
+    from atlas import Atlas
+
+_MAX_SECTIONS = 50  # datasets drawn, the newest; about 60 KB of page each
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # not allowed in HTML
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What the template is given."""
+
+    title: str
+    receipts: tuple[Receipt, ...]
+    sections: tuple[Section, ...]
+    undrawn: int
+
+
+def write_report(atlas: Atlas, organism: str, folder: Path) -> Path:
+    """Write one organism's report and return its path, `<folder>/<organism>.html`; replaced whole or not at all.
+
+    Parameters
+    ----------
+    atlas
+        An opened atlas.
+    organism
+        Any spelling of an organism the atlas has cells of.
+    folder
+        Where reports are; made if absent.
+
+    Raises
+    ------
+    AtlasInputError
+        If the atlas has no cell of the organism.
+    OSError
+        If the folder cannot be written.
+    """
+    name, experiment = get_organism(organism).name, atlas.experiment(organism)
+    receipts = _current(atlas, name)
+    spans = {d.dataset_id: (d.first_joinid, d.n_cells) for d in atlas.datasets if d.organism == experiment}
+    drawn = [r for r in receipts if r.status == "written" and r.dataset_id in spans]
+    uri = str(atlas.root / layout.DATA / experiment / "obs")
+    with soma.DataFrame.open(uri, tiledb_timestamp=atlas.published_ms) as obs:
+        # One dataset at a time: memory is that of the largest, not of the atlas.
+        cells = ((r, _read(obs, *spans[str(r.dataset_id)])) for r in drawn[-_MAX_SECTIONS:])
+        text = render_report(f"{get_organism(organism).label} atlas", receipts, cells)
+    folder.mkdir(parents=True, exist_ok=True)
+    path, part = folder / f"{name}.html", folder / f".{name}.{os.getpid()}.part"
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def render_report(
+    title: str,
+    receipts: Sequence[Receipt],
+    cells: Iterable[tuple[Receipt, pd.DataFrame]],
+    policy: QCPolicy | None = None,
+) -> str:
+    """Return the report as HTML; the same input gives the same text.
+
+    Parameters
+    ----------
+    title
+        Heading of the page.
+    receipts
+        What to account for, one per source, in order.
+    cells
+        The datasets to draw: the receipt that wrote each, and its obs with the columns `panels.COLUMNS`.
+    policy
+        Policy whose bounds are drawn where a dataset was screened with it; None for the default.
+    """
+    sections = tuple(describe_dataset(receipt, frame, policy or QCPolicy()) for receipt, frame in cells)
+    written = sum(r.status in ("written", "unchanged") for r in receipts)
+    page = _Page(title, tuple(receipts), sections, max(written - len(sections), 0))
+    thresholds = {
+        name: f"{value:,}" if isinstance(value, int) else str(value)
+        for name, value in qc.flatten(policy or QCPolicy()).items()
+    }
+    return _UNSEEN.sub(
+        "\ufffd", _template().render(page=page, totals=_totals(receipts), reasons=qc.REASONS, thresholds=thresholds)
+    )
+
+
+@cache
+def _template() -> Template:
+    """Return the compiled template; every value it inserts is escaped unless it is a chart."""
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only reports need it
+
+    # autoescape=True also covers templates without a file name
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["thousands"] = lambda n: f"{n:,}"
+    return environment.from_string(files(__package__).joinpath("data/report.html.jinja").read_text(encoding="utf-8"))
+
+
+def _totals(receipts: Sequence[Receipt]) -> dict[str, int]:
+    """Return the sums over all sources that the top of the page shows."""
+    held = [r for r in receipts if r.status != "rejected"]
+    return {
+        "sources": len(receipts),
+        "rejected": len(receipts) - len(held),
+        "cells": sum(r.cells.kept for r in held),
+        "counts": sum(r.counts.kept for r in held),
+        "warnings": sum(f.severity != "info" for r in receipts for f in r.findings),
+    }
+
+
+def _current(atlas: Atlas, organism: str) -> tuple[Receipt, ...]:
+    """Return the receipts that still say something: what wrote each dataset, and rejections nothing has mended since."""
+    current: dict[tuple[str, str], Receipt] = {}
+    for receipt in map(_receipt, atlas.receipts()):
+        if receipt.organism != organism or receipt.status not in ("written", "rejected"):
+            if receipt.organism == organism and receipt.status == "unchanged":
+                current.pop(("rejected", receipt.source_id), None)
+            continue
+        current.pop(("rejected", receipt.source_id), None)
+        current[receipt.status, receipt.source_id] = receipt
+    return tuple(current.values())
+
+
+def _receipt(body: dict[str, Any]) -> Receipt:
+    """Return a receipt from the plain values the ledger keeps; fields of a newer version are left out."""
+    known = {name: value for name, value in body.items() if name in Receipt.__dataclass_fields__}
+    tallies = {name: Tally(**known[name]) for name in ("cells", "genes", "counts") if name in known}
+    findings = tuple(Finding(**f) for f in known.get("findings", ()))
+    return replace(Receipt(**known), findings=findings, **tallies)
+
+
+def _read(obs: soma.DataFrame, first: int, cells: int) -> pd.DataFrame:
+    """Return the columns a section needs, for one dataset's rows."""
+    return obs.read(coords=(slice(first, first + cells - 1),), column_names=list(COLUMNS)).concat().to_pandas()
