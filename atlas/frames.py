@@ -57,7 +57,7 @@ def _check_lengths(element: Any, dataset: str, where: str) -> None:
         if found is not None and found != length:
             raise refusal(
                 dataset,
-                f"{where}-length-mismatch",
+                "length-mismatch",
                 f"{where}, {name}",
                 f"{found} values",
                 f"{length}, one per row",

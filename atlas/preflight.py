@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5o, h5s, h5t, h5z
+from h5py import h5a, h5d, h5g, h5o, h5r, h5s, h5t, h5z
 
 from .errors import ContractError
 from .refusal import refusal
@@ -41,7 +41,8 @@ def open_hdf5(path: Path, dataset: str) -> h5py.File:
     ContractError
         With one of the codes `not-hdf5`, `truncated`, `damaged-hdf5`, `hdf5-external-link`, `hdf5-soft-link`,
         `hdf5-shared-object`, `hdf5-external-storage`, `hdf5-virtual-dataset`, `hdf5-size-bomb`, `hdf5-opaque-type`,
-        `hdf5-large-attribute`, `hdf5-too-many-objects`, `hdf5-too-deep`, `hdf5-unknown-filter`, `hdf5-unknown-object`.
+        `hdf5-large-attribute`, `hdf5-too-many-objects`, `hdf5-too-deep`, `hdf5-unknown-filter`, `hdf5-unknown-object`,
+        `hdf5-hidden-object`, `not-a-file`.
     """
     if not path.is_file():
         raise refusal(dataset, "not-a-file", "the path", path.name, "a regular file", "point at the file itself")
@@ -55,7 +56,9 @@ def open_hdf5(path: Path, dataset: str) -> h5py.File:
         code = "truncated" if "truncated" in str(error) else "damaged-hdf5"
         raise refusal(dataset, code, "the file", error, "a whole HDF5 file", "fetch or copy the file again") from error
     try:
-        _Walk(dataset, path.stat().st_size).group(h5g.open(file.id, b"/"), "", 0)
+        walk = _Walk(dataset, path.stat().st_size)
+        walk.group(h5g.open(file.id, b"/"), "", 0)
+        walk.check_references()
     except ContractError:
         file.close()
         raise
@@ -79,6 +82,7 @@ class _Walk:
         self.dataset, self.file_bytes = dataset, file_bytes
         self.seen: set[tuple[int, int]] = set()
         self.declared = 0
+        self.pointers: list[tuple[str, tuple[int, int]]] = []  # addresses that attributes refer to
 
     def refuse(self, code: str, where: str, found: object, expected: str) -> ContractError:
         """Return the error for one thing that a count matrix never needs."""
@@ -125,6 +129,25 @@ class _Walk:
                     "hdf5-large-attribute", f"{where} attributes", f"{size:,} bytes", f"at most {MAX_ATTRIBUTE_BYTES:,}"
                 )
             self.check_type(attribute.get_type(), f"{where} attributes", in_attribute=True)
+            if isinstance(attribute.get_type(), h5t.TypeReferenceID):
+                self.note_references(attribute, item, where)
+
+    def note_references(self, attribute: h5a.AttrID, item: h5g.GroupID | h5d.DatasetID, where: str) -> None:
+        """Remember what an attribute refers to: anndata before 0.8 named a column's categories that way."""
+        references = np.empty(attribute.shape, dtype=h5py.ref_dtype)
+        attribute.read(references)
+        for reference in references.reshape(-1):
+            target = h5o.get_info(h5r.dereference(reference, item)) if reference else None
+            if target is not None:
+                self.pointers.append((where, (target.fileno, target.addr)))
+
+    def check_references(self) -> None:
+        """Refuse references to objects no link leads to: those were never looked at."""
+        for where, address in self.pointers:
+            if address not in self.seen:
+                raise self.refuse(
+                    "hdf5-hidden-object", where, "a reference to an object outside the tree", "linked objects"
+                )
 
     def array(self, array: h5d.DatasetID, where: str) -> None:
         """Check where a dataset's bytes are, what they are, and how many it declares; layout first, space last."""

@@ -47,13 +47,11 @@ class CountProof:
     """Digest of gene names, cell names, author columns and counts."""
 
 
-@dataclass
 class _Fault:
-    """A kind of value that is no count: how many, and the first."""
+    """A kind of value that is no count: how many so far, and where and what the first was."""
 
-    count: int = 0
-    where: str = ""
-    example: str = ""
+    def __init__(self) -> None:
+        self.count, self.where, self.example = 0, "", ""
 
 
 def prove_counts(cells: RawCells) -> CountProof:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CountProof", "RawCells", "open_source", "prove_counts"]
 
-FORMATS = ("h5ad", "10x-h5", "10x-mtx", "zarr")
+_CORRECT = "correct the format in the manifest, or point at the folder itself"
 
 
 def open_source(source: Source, path: Path) -> RawCells:
@@ -44,6 +44,8 @@ def open_source(source: Source, path: Path) -> RawCells:
     """
     dataset, wanted = source.id or source.uri, source.matrix
     kind = detect_format(path, dataset) if source.format == "auto" else source.format
+    if kind in ("zarr", "10x-mtx") and not path.is_dir():
+        raise refusal(dataset, "not-a-folder", "the path", path.name, f"a folder, as format {kind} says", _CORRECT)
     if kind in ("h5ad", "10x-h5"):
         handle = open_hdf5(path, dataset)
         try:

@@ -146,7 +146,11 @@ def parse_uri(uri: str) -> Location:
         return Location("file", path)
     if scheme not in ("https", "http", "s3"):
         raise AtlasInputError("uri", uri, GRAMMAR)
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        parts.port  # noqa: B018 - reading it is what checks it
+    except ValueError as error:
+        raise AtlasInputError("uri", uri, f"a well-formed address ({error})") from error
     if parts.username or parts.password:
         raise AtlasInputError("uri", f"{scheme}://...@{parts.hostname}", "an address without credentials")
     if not parts.hostname or (scheme == "http" and parts.hostname not in LOOPBACK):
@@ -157,7 +161,10 @@ def parse_uri(uri: str) -> Location:
 
 
 def _options(uri: str, query: str, scheme: str) -> tuple[tuple[str, str], ...]:
-    pairs = tuple(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    try:
+        pairs = tuple(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    except ValueError as error:
+        raise AtlasInputError("uri", uri, f"options as name=value, joined by & ({error})") from error
     _check_keys(f"options of {uri}", dict(pairs), OPTIONS[scheme])
     return pairs
 

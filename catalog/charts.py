@@ -1,16 +1,19 @@
 """Small SVG charts for the report: knee, density, histogram, bars. Numbers in, one `<svg>` string out.
 
-Drawn here rather than by a plotting library so that a report is text: self-contained, the same bytes for the same cells,
-sharp in print, and made without importing 60 MB. Every text that comes from data is escaped here. No pandas, no store.
+Drawn here rather than by a plotting library so that a report is text: self-contained, the same bytes for the same
+cells, sharp in print, and quick to import. Every text that comes from data is escaped here. No pandas, no store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 WIDTH, HEIGHT = 440, 250  # px of one chart; two fit a laptop's width
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 428, 12, 208  # px of the plotting area
@@ -48,11 +51,12 @@ class Scale:
         return self.start + np.clip((x - low) / ((high - low) or 1.0), 0, 1) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Return round values along the axis: powers of ten, or about five steps of 1, 2 or 5."""
+        """Return round values along the axis: powers of ten, or steps of 1, 2 and 5."""
         if self.log:
             first, last = int(np.ceil(np.log10(self.low) - 1e-9)), int(np.floor(np.log10(self.high) + 1e-9))
-            powers = [10.0**p for p in range(first, last + 1)]
-            return powers if len(powers) > 1 else sorted({self.low, *powers, self.high})
+            fine = (1, 2, 5) if np.log10(self.high / self.low) < 2.5 else (1,)  # few decades: steps within them
+            values = [m * 10.0**p for p in range(first - 1, last + 1) for m in fine]
+            return [v for v in values if self.low <= v <= self.high]
         span = (self.high - self.low) or 1.0
         power = 10.0 ** np.floor(np.log10(span / 5))
         step = next(power * m for m in (1, 2, 5, 10) if span / (power * m) <= 6)
@@ -78,7 +82,7 @@ def knee(counts: np.ndarray, bound: Bound | None = None) -> str:
     falling = np.sort(counts[counts > 0])[::-1]
     if not len(falling):
         return absent("no cell has counts")
-    x, y = _x(1, max(len(falling), 2), log=True), _y(*_decades(falling), log=True)
+    x, y = _x(1, max(len(falling), 2), log=True), _y(*_decades(falling, bound), log=True)
     rank = np.unique(np.geomspace(1, len(falling), 220).astype(np.int64))  # 220 points: finer than the pixels
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x.at(rank), y.at(falling[rank - 1]), strict=True))
     body = f'<polyline class="line" points="{points}"/>'
@@ -90,7 +94,7 @@ def density(counts: np.ndarray, genes: np.ndarray, bounds: tuple[Bound | None, B
     held = (counts > 0) & (genes > 0)
     if not held.any():
         return absent("no cell has counts")
-    x, y = _x(*_decades(counts[held]), log=True), _y(*_decades(genes[held]), log=True)
+    x, y = _x(*_decades(counts[held], bounds[0]), log=True), _y(*_decades(genes[held], bounds[1]), log=True)
     step = 4  # px of one square
     columns, rows = (_RIGHT - _LEFT) // step, (_BOTTOM - _TOP) // step
     column = np.minimum((x.at(counts[held]) - _LEFT) // step, columns - 1).astype(np.int64)
@@ -138,17 +142,18 @@ def bars(rows: Sequence[tuple[str, int, str]], total: int) -> str:
     for i, (name, cells, kind) in enumerate(rows):
         top = 10 + i * 24
         share = cells / total if total else 0.0
+        length = max(share * width, 1 if cells else 0)  # one cell in a million still shows
         lines.append(
             f'<text class="name" x="132" y="{top + 12}">{escape(name)}</text>'
             f'<rect class="rail" x="140" y="{top}" width="{width}" height="16" rx="2"/>'
-            f'<rect class="{kind}" x="140" y="{top}" width="{max(share * width, 1 if cells else 0):.1f}" height="16" rx="2"/>'
+            f'<rect class="{kind}" x="140" y="{top}" width="{length:.1f}" height="16" rx="2"/>'
             f'<text x="{148 + width}" y="{top + 12}">{cells:,} · {percent(share)}</text>'
         )
     return _svg(20 + 24 * len(rows), "".join(lines), "Cells per reason")
 
 
 def strip(parts: Sequence[tuple[str, int, str]]) -> str:
-    """Return one bar split into (name, amount, CSS class), without axes; names show on hover and in the table beside."""
+    """Return one bar split into (name, amount, CSS class), without axes; names show on hover."""
     total = sum(amount for _, amount, _ in parts)
     if not total:
         return ""
@@ -181,9 +186,11 @@ def percent(share: float) -> str:
     return "<0.1 %" if share < 0.001 else ">99.9 %" if share > 0.999 else f"{100 * share:.1f} %"
 
 
-def _decades(values: np.ndarray) -> tuple[float, float]:
-    """Return the ends of a logarithmic axis that holds positive values, a little beyond them."""
+def _decades(values: np.ndarray, bound: Bound | None = None) -> tuple[float, float]:
+    """Return the ends of a logarithmic axis that holds positive values, and a bound unless it is a decade away."""
     low, high = float(values.min()), float(values.max())
+    if bound is not None and low / 10 < bound.value < high * 10:
+        low, high = min(low, bound.value), max(high, bound.value)
     return max(low / 1.25, 0.8), max(high * 1.25, 2.0)
 
 
@@ -230,7 +237,8 @@ def _plot(x: Scale, y: Scale, labels: tuple[str, str], body: str, what: str) -> 
     middle_x, middle_y = (_LEFT + _RIGHT) / 2, (_TOP + _BOTTOM) / 2
     names = (
         f'<text class="axis" x="{middle_x}" y="{HEIGHT - 8}" text-anchor="middle">{escape(labels[0])}</text>'
-        f'<text class="axis" transform="translate(12 {middle_y}) rotate(-90)" text-anchor="middle">{escape(labels[1])}</text>'
+        f'<text class="axis" transform="translate(12 {middle_y}) rotate(-90)" text-anchor="middle">'
+        f"{escape(labels[1])}</text>"
     )
     base = f'<path class="base" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>'
     return _svg(HEIGHT, "".join(grid) + body + base + names, what)

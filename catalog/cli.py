@@ -27,6 +27,7 @@ app = App(
     help="A cell atlas you can ingest, query and train on.",
     version=lambda: version("panatlas"),
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # `run` says how to go on
 )
 Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
 Repeatable = Annotated[list[str], Parameter(negative=(), show_default=False, consume_multiple=False)]

@@ -1,7 +1,7 @@
 """What the report says about one dataset: its charts, its labels, its samples; from a receipt and the cells' obs.
 
-Everything is worked out here and nothing is laid out: `report` puts it on the page, `charts` draws. Bounds are recomputed
-from the stored metrics, and only drawn where the policy is the one the dataset was screened with.
+Everything is worked out here and nothing is laid out: `report` puts it on the page, `charts` draws. Bounds are
+recomputed from the stored metrics, and only drawn where the policy is the one the dataset was screened with.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ COLUMNS = (*METRIC_COLUMNS, *LABEL_COLUMNS)
 _TOP_VALUES = 4  # values named per label; the rest are counted
 _MAX_SAMPLES = 40  # samples listed per dataset
 _MAPPED = ("id", "label", "synonym", "override", "replaced")
+_KNEE = "A flat shoulder, then a fall: where the fall is cut off, empty droplets were removed before."
+_CLOUD = "One cloud is healthy; a second, lower one is debris or another technology."
+_DOUBLET = "Scored within each sample, against simulated pairs of its own cells."
+_REASONS = "Flagged cells are stored, and left out of queries unless asked for. A cell may carry several."
+_NONE = "n/a"
 _NOT_MAPPED = ("unmapped", "missing", "unknown")
 
 
@@ -85,7 +90,7 @@ class SampleRow:
     genes: str
     """Median genes per cell."""
     mito: str
-    """Median mitochondrial percent; a dash where not measurable."""
+    """Median mitochondrial percent; `n/a` where not measurable."""
     bounds: str
     """Range of counts its MAD allows, or why there is none."""
 
@@ -169,18 +174,18 @@ def _figures(
     if np.isfinite(mito).any():
         top = float(np.clip(1.15 * max(np.nanquantile(mito, 0.995), *(b.value for b in at_mito), 1.0), 1, 100))
     above = f"{int((doublet > policy.doublets.max_score).sum()):,} cells above the bound. " if policy else ""
+    share = charts.histogram(mito, "mitochondrial counts, percent", (0, top), at_mito)
+    score = charts.histogram(doublet, "scrublet score", (0, 0.6), at_doublet)
+    coverage = charts.bars(_coverage(receipt), receipt.genes.came_in)
+    cloud = charts.density(counts, genes, (at_counts, at_genes))
     return (
-        Figure("Knee", "A flat shoulder, then a fall: where the fall is cut off, empty droplets were removed before.",
-               charts.knee(counts, at_counts)),
-        Figure("Counts against genes", "One cloud is healthy; a second, lower one is debris or another technology.",
-               charts.density(counts, genes, (at_counts, at_genes))),
-        Figure("Mitochondrial share", _mito_note(mito), charts.histogram(mito, "mitochondrial counts, percent", (0, top), at_mito)),
-        Figure("Doublet score", f"{above}Scored within each sample against simulated pairs of its cells.",
-               charts.histogram(doublet, "scrublet score", (0, 0.6), at_doublet)),
-        Figure("QC reasons", "Flagged cells are stored, and left out of queries unless asked for. A cell may carry several.",
-               charts.bars(_reasons(cells), len(cells))),
-        Figure("Gene coverage", "What became of the source's gene columns.", charts.bars(_coverage(receipt), receipt.genes.came_in)),
-    )  # fmt: skip
+        Figure("Knee", _KNEE, charts.knee(counts, at_counts)),
+        Figure("Counts against genes", _CLOUD, cloud),
+        Figure("Mitochondrial share", _mito_note(mito), share),
+        Figure("Doublet score", f"{above}{_DOUBLET}", score),
+        Figure("QC reasons", _REASONS, charts.bars(_reasons(cells), len(cells))),
+        Figure("Gene coverage", "What became of the source's gene columns.", coverage),
+    )
 
 
 def _mito_note(mito: np.ndarray) -> str:
@@ -238,19 +243,12 @@ def _samples(
     for name, at in ranked[:_MAX_SAMPLES]:
         part, limits = cells.iloc[at], bounds.get(str(name))
         mito = part["pct_mito"].median()
-        rows.append(
-            SampleRow(
-                str(name),
-                len(part),
-                charts.percent(float(part["qc_pass"].mean())),
-                _median(part["raw_sum"]),
-                _median(part["nnz"]),
-                "–" if pd.isna(mito) else f"{mito:.1f} %",
-                "fixed bounds only" if limits is None else f"{max(limits[0], 0):,.0f} – {limits[1]:,.0f}",
-            )  # fmt: skip
-        )
+        allowed = "fixed bounds only" if limits is None else f"{max(limits[0], 0):,.0f} to {limits[1]:,.0f}"
+        share, mito = charts.percent(float(part["qc_pass"].mean())), _NONE if pd.isna(mito) else f"{mito:.1f} %"
+        row = SampleRow(str(name), len(part), share, _median(part["raw_sum"]), _median(part["nnz"]), mito, allowed)
+        rows.append(row)
     return tuple(rows), max(len(ranked) - _MAX_SAMPLES, 0)
 
 
 def _median(values: pd.Series) -> str:
-    return f"{values.median():,.0f}" if len(values) else "–"
+    return f"{values.median():,.0f}" if len(values) else _NONE

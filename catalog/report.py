@@ -1,8 +1,9 @@
 """The ingest report: one self-contained HTML page per organism, made from receipts and obs. Opens from disk.
 
-`write_report` reads an atlas and its ledger; `render_report` is the page itself, pure text from plain values. Charts are
-inline SVG, there is no script and nothing is fetched, and every text from a source is escaped: cell labels are written by
-strangers. What a section holds is in `panels`, how charts look in `charts`, the layout in data/report.html.jinja.
+`write_report` reads an atlas and its ledger; `render_report` is the page itself, text from plain values. Charts are
+inline SVG, there is no script and nothing is fetched, and every text from a source is escaped: labels are
+written by strangers. What a section holds is in `panels`, how charts look in `charts`, the layout in
+data/report.html.jinja.
 """
 
 from __future__ import annotations
@@ -39,9 +40,13 @@ class _Page:
     """What the template is given."""
 
     title: str
+    """Heading."""
     receipts: tuple[Receipt, ...]
+    """Books to show."""
     sections: tuple[Section, ...]
+    """Datasets to draw."""
     undrawn: int
+    """Stored datasets without a section."""
 
 
 def write_report(atlas: Atlas, organism: str, folder: Path) -> Path:
@@ -104,13 +109,13 @@ def render_report(
     sections = tuple(describe_dataset(receipt, frame, policy or QCPolicy()) for receipt, frame in cells)
     written = sum(r.status in ("written", "unchanged") for r in receipts)
     page = _Page(title, tuple(receipts), sections, max(written - len(sections), 0))
-    thresholds = {
-        name: f"{value:,}" if isinstance(value, int) else str(value)
-        for name, value in qc.flatten(policy or QCPolicy()).items()
-    }
-    return _UNSEEN.sub(
-        "\ufffd", _template().render(page=page, totals=_totals(receipts), reasons=qc.REASONS, thresholds=thresholds)
+    flat = qc.flatten(policy or QCPolicy())
+    thresholds = {name: f"{value:,}" if isinstance(value, int) else str(value) for name, value in flat.items()}
+    loud, quiet = _findings(receipts, ("error", "warning")), _findings(receipts, ("info",))
+    text = _template().render(
+        page=page, totals=_totals(receipts), loud=loud, quiet=quiet, reasons=qc.REASONS, thresholds=thresholds
     )
+    return _UNSEEN.sub("\ufffd", text)
 
 
 @cache
@@ -132,21 +137,29 @@ def _totals(receipts: Sequence[Receipt]) -> dict[str, int]:
         "rejected": len(receipts) - len(held),
         "cells": sum(r.cells.kept for r in held),
         "counts": sum(r.counts.kept for r in held),
-        "warnings": sum(f.severity != "info" for r in receipts for f in r.findings),
+        "warnings": len(_findings(receipts, ("error", "warning"))),
     }
 
 
+def _findings(receipts: Sequence[Receipt], severities: Sequence[str]) -> list[tuple[Receipt, Finding]]:
+    """Return the findings of some severities with the receipt they are in, the gravest first."""
+    found = [(receipt, finding) for receipt in receipts for finding in receipt.findings]
+    return [pair for severity in severities for pair in found if pair[1].severity == severity]
+
+
 def _current(atlas: Atlas, organism: str) -> tuple[Receipt, ...]:
-    """Return the receipts that still say something: what wrote each dataset, and rejections nothing has mended since."""
-    current: dict[tuple[str, str], Receipt] = {}
+    """Return the receipts that still hold: what wrote each dataset, and rejections that nothing has mended since."""
+    written: dict[str | None, Receipt] = {}
+    rejected: dict[str, Receipt] = {}
     for receipt in map(_receipt, atlas.receipts()):
-        if receipt.organism != organism or receipt.status not in ("written", "rejected"):
-            if receipt.organism == organism and receipt.status == "unchanged":
-                current.pop(("rejected", receipt.source_id), None)
+        if receipt.organism != organism or receipt.status == "planned":
             continue
-        current.pop(("rejected", receipt.source_id), None)
-        current[receipt.status, receipt.source_id] = receipt
-    return tuple(current.values())
+        rejected.pop(receipt.source_id, None)
+        if receipt.status == "rejected":
+            rejected[receipt.source_id] = receipt
+        elif receipt.status == "written":
+            written[receipt.dataset_id] = receipt
+    return (*written.values(), *rejected.values())
 
 
 def _receipt(body: dict[str, Any]) -> Receipt:

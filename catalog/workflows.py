@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas import (
@@ -29,7 +30,6 @@ from .errors import BUG, DONE, REJECTED, STORE, UPSTREAM, USAGE, CatalogInputErr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from atlas import Source
 
@@ -161,7 +161,7 @@ def ingest_organism(
         if code == STORE:
             break
     run = IngestRun(tuple(receipts), tuple(codes), tuple(s.id or s.uri for s in sources[len(receipts) :]))
-    return run if options.dry_run else replace(run, report=_report_run(uri, organism))
+    return run if options.dry_run else replace(run, report=_report_run(uri, organism, run))
 
 
 def _ingest_one(source: Source, uri: str, options: IngestOptions) -> tuple[Receipt, int]:
@@ -213,8 +213,11 @@ def rewrite_report(organism: str, atlas: str) -> Path:
     return write_report(opened, get_organism(organism).name, opened.root / "reports")
 
 
-def _report_run(uri: str, organism: str) -> Path | None:
+def _report_run(uri: str, organism: str, run: IngestRun) -> Path | None:
     """Write the report after a run; an ingest that is published stays done whatever becomes of its report."""
+    path = Path(uri) / "reports" / f"{get_organism(organism).name}.html"
+    if path.is_file() and all(receipt.status == "unchanged" for receipt in run.receipts):
+        return path  # nothing new to say, and a re-run should be quick
     try:
         return rewrite_report(organism, uri)
     except (AtlasError, OSError) as exc:

@@ -168,6 +168,21 @@ def named_type(folder: Path) -> Path:
     return _edited(folder, lambda file: file["uns"].__setitem__("kind", np.dtype("f4")))
 
 
+def hidden_object(folder: Path) -> Path:
+    """Refer to a dataset in another file's bytes that no link leads to: a group that holds itself keeps it alive."""
+    secret = folder / "secret.txt"
+    secret.write_bytes(SECRET)
+
+    def edit(file: h5py.File) -> None:
+        group = file.create_group("hidden")
+        data = group.create_dataset("categories", (3,), "S8", external=[(str(secret), 0, 24)])
+        group["self"] = group
+        file["obs/age"].attrs.create("categories", data.ref, dtype=h5py.ref_dtype)
+        del file["hidden"]
+
+    return _edited(folder, edit)
+
+
 def truncated(folder: Path) -> Path:
     path = good_file(folder)
     path.write_bytes(path.read_bytes()[:-100])
@@ -346,6 +361,7 @@ HDF5: dict[str, Callable[[Path], Path]] = {
     "hdf5-large-attribute many": many_attributes,
     "hdf5-too-deep": deep,
     "hdf5-unknown-object": named_type,
+    "hdf5-hidden-object": hidden_object,
     "truncated": truncated,
     "not-hdf5": not_hdf5,
     "log-normalised": log_normalised,
@@ -367,7 +383,7 @@ HDF5: dict[str, Callable[[Path], Path]] = {
     "no-counts": only_zeros,
     "missing-matrix": no_matrix,
     "not-anndata": no_obs,
-    "obs-length-mismatch": short_obs,
+    "length-mismatch": short_obs,
     "shape-mismatch": wide_matrix,
     "index-out-of-range": bad_index,
     "index-out-of-range negative": negative_index,

@@ -36,6 +36,13 @@ def test_table_has_a_file_for_every_code_the_walk_can_raise():
     assert documented - built == {"damaged-hdf5", "hdf5-too-many-objects", "hdf5-unknown-filter"}  # tested below
 
 
+def test_references_inside_the_tree_are_fine(tmp_path):
+    path = hostile.good_file(tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["obs/age"].attrs.create("categories", file["obs/donor"].ref, dtype=h5py.ref_dtype)
+    open_hdf5(path, "x").close()
+
+
 def test_good_file_passes_and_stays_open(tmp_path):
     with open_hdf5(hostile.good_file(tmp_path), "x") as file:
         assert file["X/data"].shape[0] > 0

@@ -111,6 +111,15 @@ def test_unknown_formats(tmp_path):
         opened(tmp_path / "a.h5", format="h5ad")
 
 
+def test_declared_format_and_path_must_agree(tmp_path):
+    path = hostile.good_file(tmp_path)
+    for kind, code in (("zarr", "not-a-folder"), ("10x-mtx", "not-a-folder"), ("10x-h5", "unknown-format")):
+        with pytest.raises(ContractError, match=code):
+            opened(path, format=kind)
+    with pytest.raises(ContractError, match="not-a-file"):
+        opened(tmp_path, format="h5ad")
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """Bytes of a compressed and a plain good file, with their digest."""

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atlas.errors import ContractError
-from atlas.matrices import transpose_columns
+from atlas.matrices import CompressedRows, transpose_columns
 from atlas.read import prove_counts
 from tests import hostile
 from tests.reading import layouts, opened, same, whole, written
@@ -226,3 +226,26 @@ def test_same_real_cells_in_two_files_share_their_counts(shared):
         rows = pd.Index(ten.obs.index).get_indexer(labelled.obs.index)
         assert (rows >= 0).all()
         assert same(ten.rows(rows), whole(labelled))
+
+
+def test_memory_is_a_slab_whatever_the_matrix(monkeypatch):
+    monkeypatch.setattr("atlas.matrices.SLAB_BYTES", 4_000)
+    asked = []
+
+    class Watched:
+        """An array that notes how much is asked of it at once."""
+
+        def __init__(self, values):
+            self.values, self.shape, self.dtype, self.chunks = values, values.shape, values.dtype, (100,)
+
+        def __getitem__(self, part):
+            asked.append(len(self.values[part]) * self.dtype.itemsize)
+            return self.values[part]
+
+    matrix = sp.random(5_000, 40, 0.2, format="csr", random_state=0)
+    parts = (Watched(matrix.data), Watched(matrix.indices), matrix.indptr)
+    reader = CompressedRows(parts, matrix.shape, "x", "X")
+    read = sp.vstack([reader.read(start, start + 10) for start in range(0, 5_000, 10)])
+    assert same(read, matrix)
+    assert max(asked) <= 4_000 + 2 * 100 * 8  # a slab, rounded out to chunks
+    assert sum(asked) < 1.5 * (matrix.data.nbytes + matrix.indices.nbytes)  # no chunk is fetched over and over

@@ -46,7 +46,7 @@ def test_a_floor_from_elsewhere_is_refused_by_name(tmp_path, floor, as_package):
     intruder = tmp_path / (f"{floor}/__init__.py" if as_package else f"{floor}.py")
     intruder.parent.mkdir(exist_ok=True)
     intruder.write_text("")
-    done = python("import catalog", path=f"{tmp_path}{os.pathsep}{HERE}")
+    done = python("import catalog", "-P", path=f"{tmp_path}{os.pathsep}{HERE}")
     assert done.returncode != 0
     assert "InstallError" in done.stderr
     assert str(intruder) in done.stderr

@@ -129,6 +129,15 @@ def test_a_report_that_cannot_be_written_does_not_undo_the_ingest(tried, tmp_pat
     assert "no report was written" in caplog.text
 
 
+def test_a_run_that_changed_nothing_keeps_the_report(tried, tmp_path, monkeypatch):
+    report = tmp_path / "reports" / "human.html"
+    report.parent.mkdir()
+    report.write_text("as it was")
+    monkeypatch.setattr(workflows, "rewrite_report", lambda *_: pytest.fail("nothing was new"))
+    assert ingest_organism("Homo sapiens", sources("unchanged"), str(tmp_path)).report == report
+    assert report.read_text() == "as it was"
+
+
 def test_sources_come_from_uris_and_the_manifests_own_organism(tmp_path):
     manifest = tmp_path / "m.toml"
     manifest.write_text(

@@ -1,0 +1,126 @@
+"""The one registry of benchmarks: `just bench` lists them, `just bench NAME` runs one and keeps its numbers.
+
+A benchmark is a script `benchmarks/NAME.py` with `SEED` and `main(*, quick) -> rows`. What it returns is written with
+command, commit, machine and date to `benchmarks/results/NAME.json`, the only place from which numbers are quoted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+HERE = Path(__file__).resolve().parent
+REGISTRY = {
+    "ingest": "ingest.py",  # cells/s and peak memory beside tiledbsoma.io.from_h5ad
+}
+LIBRARIES = ("panatlas", "tiledbsoma", "anndata", "numpy", "scipy", "pyarrow", "duckdb")
+
+
+def load(name: str) -> ModuleType:
+    """Return a benchmark's script as a module."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", HERE / REGISTRY[name])
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and child processes look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what a reader needs to judge the numbers: processor, cores, memory, system, library versions."""
+    info = Path("/proc/cpuinfo")
+    models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
+        if info.exists() else []  # fmt: skip
+    return {
+        "processor": models[0] if models else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "libraries": {name: version_of(name) for name in LIBRARIES},
+    }
+
+
+def version_of(name: str) -> str | None:
+    """Return an installed distribution's version, None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """Return the commit that ran, with `+changes` where the checkout differs from it; None outside a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head = git("rev-parse", "HEAD")
+    return f"{head}+changes" if head and git("status", "--porcelain", "--untracked-files=no") else head
+
+
+def run(name: str, results: Path = HERE / "results", *, quick: bool = False) -> dict[str, Any]:
+    """Run a benchmark and return its record; it is written unless `quick`, whose numbers mean nothing."""
+    module = load(name)
+    record = {
+        "benchmark": name,
+        "about": (module.__doc__ or "").strip().splitlines()[0],
+        "rows": module.main(quick=quick),
+        "command": f"just bench {name}",
+        "commit": commit(),
+        "seed": module.SEED,
+        "machine": describe_machine(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+    }
+    if not quick:
+        results.mkdir(exist_ok=True)
+        part = results / f".{name}.part"
+        part.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        part.replace(results / f"{name}.json")
+    return record
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print rows as aligned columns."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [columns, *([str(row.get(c, "")) for c in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def main(arguments: list[str]) -> int:
+    """Run the named benchmarks, or list them all."""
+    parser = argparse.ArgumentParser(prog="just bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(REGISTRY)}")
+    parser.add_argument("--quick", action="store_true", help="a small run that shows it works; nothing is written")
+    asked = parser.parse_args(arguments)
+    unknown = [name for name in asked.names if name not in REGISTRY]
+    if unknown:
+        parser.error(f"no benchmark is called {unknown[0]!r}; there are: {', '.join(REGISTRY)}")
+    if not asked.names:
+        for name, script in REGISTRY.items():
+            print(f"{name:12} benchmarks/{script}")
+    for name in asked.names:
+        show(run(name, quick=asked.quick)["rows"])
+        if not asked.quick:
+            print(f"written to benchmarks/results/{name}.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""The registry of benchmarks: every script is there, and a run leaves a record a reader can judge."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import re
+
+import pytest
+
+
+@pytest.fixture
+def registry(repo):
+    spec = importlib.util.spec_from_file_location("benchmarks_run", repo / "benchmarks" / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def toy(registry, tmp_path, monkeypatch):
+    (tmp_path / "toy.py").write_text(
+        '"""A toy."""\nSEED = 7\ndef main(*, quick):\n    return [{"side": "ours", "s": 1 + quick}]\n'
+    )
+    monkeypatch.setattr(registry, "HERE", tmp_path)
+    monkeypatch.setattr(registry, "REGISTRY", {"toy": "toy.py"})
+    return registry
+
+
+def test_every_registered_script_can_be_run(registry):
+    for name in registry.REGISTRY:
+        module = registry.load(name)
+        assert isinstance(module.SEED, int)
+        assert inspect.signature(module.main).parameters["quick"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def test_a_run_is_recorded_with_what_it_takes_to_judge_it(toy, tmp_path):
+    toy.run("toy", tmp_path / "results")
+    record = json.loads((tmp_path / "results" / "toy.json").read_text())
+    assert record["rows"] == [{"side": "ours", "s": 1}]
+    assert (record["benchmark"], record["about"], record["seed"]) == ("toy", "A toy.", 7)
+    assert record["command"] == "just bench toy"
+    assert record["machine"]["cores"] >= 1
+    assert record["machine"]["memory_gib"] > 0
+    assert record["machine"]["libraries"]["numpy"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", record["date"])
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["toy.json"]
+
+
+def test_a_quick_run_writes_nothing(toy, tmp_path):
+    assert toy.run("toy", tmp_path / "results", quick=True)["rows"] == [{"side": "ours", "s": 2}]
+    assert not (tmp_path / "results").exists()
+
+
+def test_without_a_name_they_are_listed_and_a_wrong_one_is_refused(toy, capsys):
+    assert toy.main([]) == 0
+    assert "toy" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as refused:
+        toy.main(["nonsense"])
+    assert refused.value.code == 2
+    assert "there are: toy" in capsys.readouterr().err
