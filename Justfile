@@ -70,4 +70,4 @@ docs: developer
 # Run one benchmark, or list them: `just bench ingest`
 [group('developer')]
 bench *args: developer
-    @python -P -m benchmarks "$@"
+    @python -P benchmarks/run.py "$@"

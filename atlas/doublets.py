@@ -1,8 +1,9 @@
 """Doublet scores: how much a cell looks like two cells in one droplet, measured within its own sample.
 
-Scrublet (Wolock, Lopez & Klein 2019, 10.1016/j.cels.2018.11.005) as scanpy ships it adds pairs of the sample's own cells
-and asks how many of a cell's neighbours are such sums. Only the score is taken from it; the bound is the policy's and is
-applied in `qc`. Where droplets are not the unit (plates, tissue sections, panels) nothing is scored, and it is said.
+Scrublet (Wolock, Lopez & Klein 2019, 10.1016/j.cels.2018.11.005) as scanpy ships it adds pairs of the sample's own
+cells and asks how many of a cell's neighbours are such sums. Only the score is taken from it; the bound is the policy's
+and is applied in `qc`. Where droplets are not the unit (plates, tissue sections, panels) nothing is scored, and it is
+said.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _hands(samples: np.ndarray, eligible: np.ndarray, limits: DoubletLimits) -> 
     names, codes = np.unique(samples[eligible], return_inverse=True)
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=len(names)))
-    for start, end in zip(np.concatenate([[0], ends[:-1]]), ends, strict=True):
+    for start, end in zip(np.concatenate([[0], ends])[: len(ends)], ends, strict=True):
         sample = eligible[order[start:end]]
         shares = -(-len(sample) // limits.max_cells)
         for share in range(shares):
@@ -152,7 +153,7 @@ def _score(counts: csr_matrix, limits: DoubletLimits, seed: int) -> tuple[np.nda
             scanpy.pp.scrublet(
                 cells,
                 expected_doublet_rate=limits.expected_rate,
-                mean_center=False,  # keeps the matrix sparse: 3-4 times faster, same ranking (docs/qc.md)
+                mean_center=False,  # keeps the matrix sparse: 3 times faster, same ranking (docs/qc.md)
                 use_approx_neighbors=False,  # the approximate search is not the same on every machine
                 threshold=limits.max_score,  # without one scanpy wants scikit-image; only the score is kept
                 verbose=False,

@@ -41,7 +41,9 @@ class Finding:
 
     def __str__(self) -> str:
         """Return the finding on one line, as the command line prints it."""
-        return f"{self.severity} {self.code} at {self.where}: found {self.found}, expected {self.expected}; {self.remedy}"
+        return (
+            f"{self.severity} {self.code} at {self.where}: found {self.found}, expected {self.expected}; {self.remedy}"
+        )
 
 
 @dataclass(frozen=True)

@@ -124,9 +124,7 @@ class CellQuery:
         """Return the cells' counts over every gene of the table, cell x gene, in joinid order."""
         return self.to_anndata(obs_columns=["soma_joinid"]).X
 
-    def to_anndata(
-        self, *, genes: Sequence[str] | None = None, obs_columns: Sequence[str] | None = None
-    ) -> ad.AnnData:
+    def to_anndata(self, *, genes: Sequence[str] | None = None, obs_columns: Sequence[str] | None = None) -> ad.AnnData:
         """Return the cells as AnnData: `X` raw counts (CSR float32), gene ids and cell ids as names.
 
         Parameters

@@ -69,8 +69,8 @@ class DoubletLimits:
     """When doublets are scored, and from which score a cell is taken for one."""
 
     max_score: float = 0.25
-    """Scrublet score, 0-1, above which a cell is a `doublet`. Chosen here, to flag clear doublets only: of doublets made
-    by adding real cells it finds 1-12 %, and takes at most 0.4 % of the other cells for one (docs/qc.md)."""
+    """Scrublet score, 0-1, above which a cell is a `doublet`. Chosen here, to flag clear doublets only: of doublets
+    made by adding real cells it finds 1-13 %, and takes at most 0.4 % of the other cells for one (docs/qc.md)."""
     expected_rate: float = 0.05
     """Share of droplets expected to hold two cells, 0-1; scrublet's prior (its default; 10x loads give 0.01-0.08)."""
     min_cells: int = 100

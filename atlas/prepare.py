@@ -6,11 +6,13 @@ Reads the source twice: once to prove that all values are counts, once to measur
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+from ontology import get_organism, load_gene_table
 
 from .doublets import doublet_scores
 from .errors import ContractError
@@ -23,7 +25,7 @@ from .standardise import GeneMap, map_genes, standardise_labels
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ontology import GeneTable, Organism
+    from ontology import GeneTable
 
     from .read import CountProof, RawCells
     from .sources import Source
@@ -35,7 +37,7 @@ ROWS_PER_BLOCK = 4096  # cells measured at once; tens of megabytes at 2,000 gene
 class IngestOptions:
     """What a curator may choose about an ingest; the thresholds are in the policy."""
 
-    policy: QCPolicy = QCPolicy()
+    policy: QCPolicy = field(default_factory=QCPolicy)
     """Thresholds of the screen."""
     doublets: bool = True
     """Score doublets per sample (the slowest stage)."""
@@ -82,8 +84,6 @@ def prepare(
     ContractError
         If the genes or the organism are not what the source says, or no cell has counts.
     """
-    from ontology import get_organism, load_gene_table
-
     organism = get_organism(source.organism)
     table = load_gene_table(organism)
     genes = map_genes(cells, table, organism)

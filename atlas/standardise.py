@@ -190,16 +190,16 @@ def _standardise_label(
     findings = []
     if lost:
         hints = {m.text: m.suggestions for m in (*by_id.values(), *by_text.values()) if m.suggestions}
-        shown = [f"{t!r}" + (f" (near {' '.join(hints[t][0])})" if t in hints else "") for t, _ in lost.most_common(_SHOWN)]
+        shown = [
+            f"{t!r}" + (f" (near {' '.join(hints[t][0])})" if t in hints else "") for t, _ in lost.most_common(_SHOWN)
+        ]
         found = f"{len(lost)} values no rule maps, e.g. {', '.join(shown)}"
         remedy = "the author's text is kept; name the term in the manifest's constants or add an override"
         where = f"obs, {label}"
         findings.append(Finding("unmapped-label", "warning", where, found, "a term", remedy, sum(lost.values())))
     elif set(how) == {"missing"} and missing.term_id == UNKNOWN:
         remedy = f"name it in the manifest: constants = {{{label} = ...}} or columns = {{{label} = ...}}"
-        findings.append(
-            Finding("missing-label", "info", f"obs, {label}", "no column", "a label", remedy, cells.n_obs)
-        )
+        findings.append(Finding("missing-label", "info", f"obs, {label}", "no column", "a label", remedy, cells.n_obs))
     return out, dict(sorted(how.items())), findings
 
 

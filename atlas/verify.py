@@ -112,7 +112,7 @@ def _verify_obs(uri: str, row: DatasetRow, obs: pd.DataFrame) -> None:
         _require(uri, f"obs column {field.name}", same)
 
 
-def _require(uri: str, what: str, same: bool) -> None:  # noqa: FBT001 - a condition, as in assert
+def _require(uri: str, what: str, same: bool) -> None:
     """Raise where the store differs from what was written."""
     if not same:
         raise StoreError(uri, "verify", f"{what} reads back differently; nothing was published, run the ingest again")

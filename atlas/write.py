@@ -39,9 +39,7 @@ class GeneTotals:
     """Bool: the dataset measured the gene."""
 
 
-def write_counts(
-    root: Path, row: DatasetRow, blocks: Iterable[sp.csr_matrix], measured: np.ndarray
-) -> GeneTotals:
+def write_counts(root: Path, row: DatasetRow, blocks: Iterable[sp.csr_matrix], measured: np.ndarray) -> GeneTotals:
     """Write a dataset's counts and its row of the presence matrix.
 
     Parameters

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -50,7 +51,11 @@ def make_source(path: Path, n_cells: int) -> dict[str, float]:
     frame.index = pd.Index([f"cell{i}" for i in range(n_cells)])
     frame["sample"] = [f"sample{i}" for i in np.arange(n_cells) // 5_000]
     ad.AnnData(counts, obs=frame, var=pd.DataFrame(index=genes)).write_h5ad(path)
-    return {"cells": n_cells, "genes": len(genes), "nnz_per_cell": round(counts.nnz / n_cells, 1), "h5ad_mib": round(path.stat().st_size / 2**20, 1)}  # fmt: skip
+    return {
+        "genes": len(genes),
+        "nnz_per_cell": round(counts.nnz / n_cells, 1),
+        "h5ad_mib": round(path.stat().st_size / 2**20, 1),
+    }
 
 
 def leg(name: str, source: Path, out: Path) -> None:
@@ -67,15 +72,16 @@ def leg(name: str, source: Path, out: Path) -> None:
         return
     import tiledbsoma.io
 
-    mapping = tiledbsoma.io.register_h5ads(None, [str(source)], measurement_name="RNA", obs_field_name="obs_id", var_field_name="var_id")  # fmt: skip
+    names = {"obs_field_name": "obs_id", "var_field_name": "var_id"}
+    mapping = tiledbsoma.io.register_h5ads(None, [str(source)], measurement_name="RNA", **names)
     tiledbsoma.io.from_h5ad(str(out), str(source), measurement_name="RNA", registration_mapping=mapping)
 
 
 def measure(name: str, source: Path, out: Path, n_cells: int) -> dict[str, Any]:
     """Run one side as a process and return its row: wall, CPU, peak memory, bytes."""
     began = time.monotonic()
-    pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, __file__, "--leg", name, str(source), str(out)])
-    _, status, usage = os.wait4(pid, 0)
+    process = subprocess.Popen([sys.executable, "-P", __file__, "--leg", name, str(source), str(out)])
+    _, status, usage = os.wait4(process.pid, 0)  # this process' own usage, which subprocess does not tell
     wall = time.monotonic() - began
     if status:
         raise RuntimeError(f"{name} ended with status {status}")

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from .info import describe_atlas
     from .releases import Release, make_release
     from .search import Found, search_cells
-    from .sql import sql
     from .tables import Tables, export_tables
-    from .workflows import IngestRun, ingest_organism
+    from .views import sql
+    from .workflows import IngestRun, default_atlas, ingest_organism
 
 FLOORS = ("ontology", "atlas", "loaders", "model", "catalog")
 _HOMES = {
     "releases": ("Release", "make_release"),
     "info": ("describe_atlas",),
     "search": ("Found", "search_cells"),
-    "sql": ("sql",),
+    "views": ("sql",),
     "tables": ("Tables", "export_tables"),
-    "workflows": ("IngestRun", "ingest_organism"),
+    "workflows": ("IngestRun", "default_atlas", "ingest_organism"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -47,6 +47,7 @@ __all__ = [
     "Release",
     "ReleaseExistsError",
     "Tables",
+    "default_atlas",
     "describe_atlas",
     "export_tables",
     "ingest_organism",

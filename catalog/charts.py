@@ -147,7 +147,7 @@ def bars(rows: Sequence[tuple[str, int, str]], total: int) -> str:
             f'<text class="name" x="132" y="{top + 12}">{escape(name)}</text>'
             f'<rect class="rail" x="140" y="{top}" width="{width}" height="16" rx="2"/>'
             f'<rect class="{kind}" x="140" y="{top}" width="{length:.1f}" height="16" rx="2"/>'
-            f'<text x="{148 + width}" y="{top + 12}">{cells:,} · {percent(share)}</text>'
+            f'<text x="{148 + width}" y="{top + 12}">{cells:,} · {escape(percent(share))}</text>'
         )
     return _svg(20 + 24 * len(rows), "".join(lines), "Cells per reason")
 

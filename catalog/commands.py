@@ -1,7 +1,7 @@
 """The body of each command: call a workflow, show its result to people or to programs, return the exit code.
 
 `cli` declares the arguments and loads this file when a command runs, because tiledbsoma and duckdb take a second that
-`--help` should not cost. The rules live in `workflows`, `search`, `sql` and `releases`.
+`--help` should not cost. The rules live in `workflows`, `search`, `views` and `releases`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .errors import DONE
 from .info import describe_atlas
 from .releases import make_release
 from .search import search_cells
-from .sql import sql as run_sql
+from .views import sql as run_sql
 from .workflows import default_atlas, ingest_organism, list_starters, resolve_sources, rewrite_report
 
 if TYPE_CHECKING:

@@ -113,8 +113,3 @@ def exit_code(error: BaseException) -> int:
     if kind.__module__.split(".")[0] == "tiledbsoma" or isinstance(error, OSError):
         return STORE  # disk full, permission denied, an array that cannot be opened: the operator acts
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else BUG
-
-
-def is_expected(error: BaseException) -> bool:
-    """Return whether a sentence is enough: the error was raised on purpose or comes from the operating system."""
-    return exit_code(error) != BUG

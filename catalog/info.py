@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from atlas import open_atlas
 
-from .sql import connect, run
 from .tables import export_tables
+from .views import connect, run
 
 if TYPE_CHECKING:
     from atlas import Atlas

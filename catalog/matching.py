@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from atlas import OneOf
 from ontology import LABELS, OntologyError, load_ontology
 
-from .sql import run
+from .views import run
 
 if TYPE_CHECKING:
     import duckdb
@@ -45,7 +45,7 @@ def match_text(connection: duckdb.DuckDBPyConnection, text: str) -> TextMatch:
     Parameters
     ----------
     connection
-        A connection of `sql.connect`.
+        A connection of `views.connect`.
     text
         One or more words; case, punctuation and plural s do not matter.
     """

@@ -169,7 +169,7 @@ def _figures(
             at_mito.append(Bound(policy.mito.max_pct_nucleus, f"nuclei: {policy.mito.max_pct_nucleus:g} %"))
         highs = [s.limits["pct_mito"][1] for s in screening.samples if "pct_mito" in s.limits]
         if len(highs) == 1:
-            at_mito.append(Bound(highs[0], f"sample's MAD: {highs[0]:.1f} %"))
+            at_mito.append(Bound(highs[0], f"outlier in its sample: {highs[0]:.1f} %"))
         at_doublet.append(Bound(policy.doublets.max_score, f"doublet: {policy.doublets.max_score:g}"))
     if np.isfinite(mito).any():
         top = float(np.clip(1.15 * max(np.nanquantile(mito, 0.995), *(b.value for b in at_mito), 1.0), 1, 100))
@@ -242,9 +242,10 @@ def _samples(
     rows = []
     for name, at in ranked[:_MAX_SAMPLES]:
         part, limits = cells.iloc[at], bounds.get(str(name))
-        mito = part["pct_mito"].median()
         allowed = "fixed bounds only" if limits is None else f"{max(limits[0], 0):,.0f} to {limits[1]:,.0f}"
-        share, mito = charts.percent(float(part["qc_pass"].mean())), _NONE if pd.isna(mito) else f"{mito:.1f} %"
+        share = charts.percent(float(part["qc_pass"].mean()))
+        known = part["pct_mito"].dropna()
+        mito = f"{known.median():.1f} %" if len(known) else _NONE
         row = SampleRow(str(name), len(part), share, _median(part["raw_sum"]), _median(part["nnz"]), mito, allowed)
         rows.append(row)
     return tuple(rows), max(len(ranked) - _MAX_SAMPLES, 0)

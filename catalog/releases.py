@@ -25,8 +25,8 @@ from atlas import layout, open_atlas, schema
 from ontology import ontology_release
 
 from .errors import CatalogInputError, ReleaseExistsError
-from .sql import connect
 from .tables import export_tables, sync
+from .views import connect
 
 if TYPE_CHECKING:
     import duckdb

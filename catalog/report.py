@@ -115,7 +115,7 @@ def render_report(
     text = _template().render(
         page=page, totals=_totals(receipts), loud=loud, quiet=quiet, reasons=qc.REASONS, thresholds=thresholds
     )
-    return _UNSEEN.sub("\ufffd", text)
+    return _UNSEEN.sub("\ufffd", text.lstrip())
 
 
 @cache

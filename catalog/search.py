@@ -14,8 +14,8 @@ from atlas import HasPart, OneOf, Where, open_atlas, passing
 from ontology import get_organism
 
 from .matching import match_text
-from .sql import connect, run
 from .tables import export_tables
+from .views import connect, run
 
 if TYPE_CHECKING:
     import duckdb

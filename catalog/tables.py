@@ -1,7 +1,7 @@
 """obs and datasets of a published atlas as Parquet, for SQL, search and releases: derived, read-only, made once.
 
 A folder `<atlas>/tables/<key>` is named after the content it was made from, written beside and renamed, so a reader
-finds it whole or not at all, and a new ingest simply has another key. `sql` and `search` read it with DuckDB.
+finds it whole or not at all, and a new ingest simply has another key. `views` and `search` read it with DuckDB.
 """
 
 from __future__ import annotations

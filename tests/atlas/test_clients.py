@@ -24,7 +24,11 @@ pytestmark = pytest.mark.index
 
 @pytest.fixture(scope="module")
 def inputs() -> dict[str, ad.AnnData]:
-    return {"a": make_adata(70, 200, seed=1), "b": make_adata(50, 150, seed=2), "m": make_adata(30, 90, organism="mouse", seed=3)}
+    return {
+        "a": make_adata(70, 200, seed=1),
+        "b": make_adata(50, 150, seed=2),
+        "m": make_adata(30, 90, organism="mouse", seed=3),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,9 @@ def test_get_anndata_by_dataset(uri: str, inputs: dict[str, ad.AnnData]) -> None
 
 def test_get_obs_get_var_and_filters_on_categories(uri: str) -> None:
     with cellxgene_census.open_soma(uri=uri) as census:
-        obs = cellxgene_census.get_obs(census, "homo_sapiens", value_filter="cell_type == 'B cell' and tissue in ['blood']")
+        obs = cellxgene_census.get_obs(
+            census, "homo_sapiens", value_filter="cell_type == 'B cell' and tissue in ['blood']"
+        )
         assert len(obs) == 60
         assert set(obs["cell_type_ontology_term_id"]) == {"CL:0000236"}
         everything = cellxgene_census.get_obs(census, "homo_sapiens")
@@ -78,7 +84,9 @@ def test_highly_variable_genes_and_mean_variance_run(uri: str, inputs: dict[str,
 
     with (
         cellxgene_census.open_soma(uri=uri) as census,
-        census["census_data"]["homo_sapiens"].axis_query("RNA", obs_query=soma.AxisQuery(value_filter="dataset_id == 'a'")) as q,
+        census["census_data"]["homo_sapiens"].axis_query(
+            "RNA", obs_query=soma.AxisQuery(value_filter="dataset_id == 'a'")
+        ) as q,
     ):
         stats = mean_variance(q, axis=0, calculate_mean=True)
         genes = q.var().concat().to_pandas().set_index("soma_joinid")["feature_id"]
@@ -93,15 +101,23 @@ def test_tiledbsoma_ml_streams_the_same_counts(uri: str, inputs: dict[str, ad.An
         soma.Experiment.open(f"{uri}/census_data/homo_sapiens") as experiment,
         experiment.axis_query("RNA", obs_query=soma.AxisQuery(value_filter="dataset_id in ['a', 'b']")) as query,
     ):
-        dataset = ExperimentDataset(query, layer_name="raw", obs_column_names=["soma_joinid", "cell_name"], batch_size=16, shuffle=True, seed=1)
+        dataset = ExperimentDataset(
+            query, layer_name="raw", obs_column_names=["soma_joinid", "cell_name"], batch_size=16, shuffle=True, seed=1
+        )
         seen = {}
         for x, obs in experiment_dataloader(dataset):
             seen |= dict(zip(obs["cell_name"], np.atleast_2d(x).sum(axis=1), strict=True))
-    meant = {n: s for k in "ab" for n, s in zip(inputs[k].obs_names, np.asarray(inputs[k].X.sum(axis=1)).ravel(), strict=True)}
+    meant = {
+        n: s
+        for k in "ab"
+        for n, s in zip(inputs[k].obs_names, np.asarray(inputs[k].X.sum(axis=1)).ravel(), strict=True)
+    }
     assert seen == meant
 
 
-def test_members_have_relative_uris_so_the_tree_can_be_moved(uri: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_members_have_relative_uris_so_the_tree_can_be_moved(
+    uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     import shutil
 
     moved = tmp_path_factory.mktemp("moved") / "elsewhere"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +16,11 @@ import tiledbsoma as soma
 from atlas import IngestOptions, Source, StoreError, ingest, open_atlas, store, write
 from atlas.ledger import Ledger
 from tests.factories import make_adata, write_source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import anndata as ad
 
 pytestmark = pytest.mark.index
 FAST = IngestOptions(doublets=False)
@@ -81,7 +85,10 @@ def test_second_dataset_second_organism_and_totals(tmp_path: Path) -> None:
     a, b = make_adata(30, 100, seed=1), make_adata(50, 140, seed=2)
     m = make_adata(20, 80, organism="mouse", seed=3)
     for name, adata, organism in (("a", a, "human"), ("m", m, "mouse"), ("b", b, "human")):
-        assert ingest(write_source(tmp_path / f"{name}.h5ad", adata, id=name, organism=organism), uri, FAST).status == "written"
+        assert (
+            ingest(write_source(tmp_path / f"{name}.h5ad", adata, id=name, organism=organism), uri, FAST).status
+            == "written"
+        )
     for name, adata in (("a", a), ("b", b)):
         assert_counts(tmp_path / "atlas", name, adata)
     atlas = open_atlas(uri)
@@ -122,7 +129,8 @@ def test_duplicate_and_unknown_genes_and_empty_cells_are_tallied(tmp_path: Path)
     assert receipt.counts.balanced
     got = open_atlas(str(tmp_path / "atlas")).query("human", every_cell=True).to_anndata(genes=[names[0]])
     live = np.flatnonzero(np.arange(30) != 7)
-    np.testing.assert_array_equal(got.X.toarray().ravel(), adata.X[live][:, [0, 1]].sum(axis=1).A1 if hasattr(adata.X, "A1") else np.asarray(adata.X[live][:, [0, 1]].sum(axis=1)).ravel())  # fmt: skip
+    both = np.asarray(adata.X[live][:, [0, 1]].sum(axis=1)).ravel()
+    np.testing.assert_array_equal(got.X.toarray().ravel(), both)
     codes = {f.code for f in receipt.findings}
     assert {"unmapped-genes", "duplicate-genes", "empty-cells"} <= codes
 
@@ -191,7 +199,9 @@ def test_a_failure_in_the_middle_is_undone_at_once(tmp_path: Path, monkeypatch: 
     before = tree(tmp_path / "atlas")
     second = write_source(tmp_path / "b.h5ad", make_adata(seed=9), id="b")
     with monkeypatch.context() as patch:
-        patch.setattr(write, "write_summaries", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(
+            write, "write_summaries", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         with pytest.raises(OSError, match="No space left"):
             ingest(second, uri, FAST)
     assert tree(tmp_path / "atlas") == before
@@ -204,7 +214,7 @@ def test_a_store_that_reads_back_differently_is_not_published(tmp_path: Path, mo
     ingest(write_source(tmp_path / "a.h5ad", id="a"), uri, FAST)
     real = write._coordinates
 
-    def off_by_one(block: sp.csr_matrix, first: int):  # noqa: ANN202 - an Arrow table
+    def off_by_one(block: sp.csr_matrix, first: int):
         block = block.copy()
         block.data[0] += 1
         return real(block, first)

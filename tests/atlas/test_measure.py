@@ -114,7 +114,8 @@ def test_scanpy_agrees() -> None:
     sc.pp.calculate_qc_metrics(adata, qc_vars=["mt", "ribo"], percent_top=[20], log1p=False, inplace=True)
     got = measure_block(counts, mito, ribo)
     for ours, theirs in {
-        "raw_sum": "total_counts", "nnz": "n_genes_by_counts", "pct_mito": "pct_counts_mt", "pct_ribo": "pct_counts_ribo",
+        "raw_sum": "total_counts", "nnz": "n_genes_by_counts",
+        "pct_mito": "pct_counts_mt", "pct_ribo": "pct_counts_ribo",
         "pct_top20": "pct_counts_in_top_20_genes",
     }.items():  # fmt: skip
         np.testing.assert_allclose(got[ours], adata.obs[theirs], rtol=1e-5, err_msg=ours)

@@ -6,12 +6,15 @@ import dataclasses
 import hashlib
 import json
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from atlas import AtlasInputError
 from atlas.policy import REASONS, CellMinimums, DoubletLimits, MadLimits, MitoLimits, QCPolicy, flatten
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_fingerprint_is_the_digest_of_the_canonical_json() -> None:

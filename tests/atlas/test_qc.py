@@ -1,4 +1,4 @@
-"""The screen flags by the policy, within a sample only, whatever the order of the cells; scipy computes the bounds again."""
+"""The screen flags by the policy, within a sample, whatever the order of the cells; scipy computes the bounds again."""
 
 from __future__ import annotations
 
@@ -136,8 +136,9 @@ STRICTER = {
     "panel.counts": lambda v, r: v + r, "panel.genes": lambda v, r: v + r,
     "mito.max_pct_cell": lambda v, r: v / (1 + r), "mito.max_pct_nucleus": lambda v, r: v / (1 + r),
     "mito.outlier_floor_pct": lambda v, r: v / (1 + r), "mito.min_genes": lambda v, r: v,  # acts before the screen
-    "mad.counts": lambda v, r: v / (1 + r), "mad.genes": lambda v, r: v / (1 + r), "mad.top20": lambda v, r: v / (1 + r),
-    "mad.mito": lambda v, r: v / (1 + r), "mad.min_cells": lambda v, r: max(v - r, 0),
+    "mad.counts": lambda v, r: v / (1 + r), "mad.genes": lambda v, r: v / (1 + r),
+    "mad.top20": lambda v, r: v / (1 + r), "mad.mito": lambda v, r: v / (1 + r),
+    "mad.min_cells": lambda v, r: max(v - r, 0),
     "doublets.max_score": lambda v, r: v / (1 + r), "doublets.expected_rate": lambda v, r: v,
     "doublets.min_cells": lambda v, r: v, "doublets.max_cells": lambda v, r: v, "version": lambda v, r: v,
 }  # fmt: skip
@@ -241,6 +242,7 @@ def test_bad_calls_name_what_is_wrong() -> None:
 
 def test_the_policy_used_is_named() -> None:
     policy = QCPolicy(
-        whole=CellMinimums(1, 1), mito=MitoLimits(max_pct_cell=1.0), mad=MadLimits(mito=1.0), doublets=DoubletLimits(max_score=0.1)
+        whole=CellMinimums(1, 1), mito=MitoLimits(max_pct_cell=1.0), mad=MadLimits(mito=1.0),
+        doublets=DoubletLimits(max_score=0.1),
     )  # fmt: skip
     assert run(cells(60), policy=policy).policy == policy.fingerprint()

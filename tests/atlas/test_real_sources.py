@@ -62,7 +62,15 @@ def test_totals_equal_the_files_and_the_store(run: tuple[str, dict[str, Receipt]
 
 def test_ids_are_kept_verbatim(run: tuple[str, dict[str, Receipt]]) -> None:
     """At least 95 % of the cells of files that carry cell-type ids keep a term."""
-    for name in ("baron-human", "heart-san", "retina-multiome", "pbmc3k-labelled", "liao-labelled", "baron-mouse", "paul-2015"):
+    for name in (
+        "baron-human",
+        "heart-san",
+        "retina-multiome",
+        "pbmc3k-labelled",
+        "liao-labelled",
+        "baron-mouse",
+        "paul-2015",
+    ):
         how = run[1][name].labels["cell_type"]
         assert (how.get("id", 0) + how.get("replaced", 0)) / sum(how.values()) >= 0.95, (name, how)
 

@@ -8,11 +8,36 @@ from atlas import schema
 
 DOCS = Path(__file__).parents[2] / "docs" / "store.md"
 # obs columns of Census schema 2.4.0, from its published specification
-CENSUS_OBS = """soma_joinid dataset_id assay assay_ontology_term_id cell_type cell_type_ontology_term_id development_stage
-development_stage_ontology_term_id disease disease_ontology_term_id donor_id is_primary_data observation_joinid
-self_reported_ethnicity self_reported_ethnicity_ontology_term_id sex sex_ontology_term_id suspension_type tissue
-tissue_ontology_term_id tissue_type tissue_general tissue_general_ontology_term_id raw_sum nnz raw_mean_nnz
-raw_variance_nnz n_measured_vars""".split()
+CENSUS_OBS = [
+    "soma_joinid",
+    "dataset_id",
+    "assay",
+    "assay_ontology_term_id",
+    "cell_type",
+    "cell_type_ontology_term_id",
+    "development_stage",
+    "development_stage_ontology_term_id",
+    "disease",
+    "disease_ontology_term_id",
+    "donor_id",
+    "is_primary_data",
+    "observation_joinid",
+    "self_reported_ethnicity",
+    "self_reported_ethnicity_ontology_term_id",
+    "sex",
+    "sex_ontology_term_id",
+    "suspension_type",
+    "tissue",
+    "tissue_ontology_term_id",
+    "tissue_type",
+    "tissue_general",
+    "tissue_general_ontology_term_id",
+    "raw_sum",
+    "nnz",
+    "raw_mean_nnz",
+    "raw_variance_nnz",
+    "n_measured_vars",
+]
 
 
 def rows(fields: tuple[schema.Field, ...]) -> str:

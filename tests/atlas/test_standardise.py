@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas import ContractError, Source
+from atlas.findings import Tally
 from atlas.standardise import GeneMap, map_genes, standardise_labels
 from ontology import get_organism, load_gene_table
-from atlas.findings import Tally
 
 pytestmark = pytest.mark.index
 HUMAN = get_organism("human")
@@ -56,7 +56,9 @@ def test_text_maps_by_label_and_what_does_not_stays_unknown() -> None:
 
 def test_the_manifest_overrides_columns_and_gives_constants() -> None:
     frame = labels(
-        {"kind": ["B cell"], "cell_type": ["T cell"]}, columns={"cell_type": "kind"}, constants={"tissue": "UBERON:0002048"}
+        {"kind": ["B cell"], "cell_type": ["T cell"]},
+        columns={"cell_type": "kind"},
+        constants={"tissue": "UBERON:0002048"},
     )
     assert frame["cell_type"].tolist() == ["B cell"]
     assert frame["tissue"].tolist() == ["lung"]
@@ -68,7 +70,9 @@ def test_a_column_the_manifest_names_must_exist() -> None:
         labels({"cell_type": ["T cell"]}, columns={"cell_type": "kind"})
 
 
-@pytest.mark.parametrize(("term", "organ"), [("UBERON:0008946", "lung"), ("UBERON:0001264", "pancreas"), ("UBERON:0001870", "brain")])
+@pytest.mark.parametrize(
+    ("term", "organ"), [("UBERON:0008946", "lung"), ("UBERON:0001264", "pancreas"), ("UBERON:0001870", "brain")]
+)
 def test_tissues_are_summed_under_their_organ(term: str, organ: str) -> None:
     """Lung parenchyma, pancreas itself, frontal cortex."""
     assert labels({"tissue_ontology_term_id": [term]})["tissue_general"].tolist() == [organ]
@@ -112,7 +116,7 @@ def test_projection_equals_a_dense_loop() -> None:
 
 def test_genes_of_nowhere_are_refused_and_versions_accepted() -> None:
     table = load_gene_table("human")
-    names = tuple(f"{g}.7" for g in table.ids[:20]) + ("nonsense",)
+    names = (*(f"{g}.7" for g in table.ids[:20]), "nonsense")
     mapped = map_genes(Opened(pd.DataFrame(index=[0]), gene_names=names), table, HUMAN)
     assert mapped.tally.balanced
     assert (mapped.tally.kept, sum(mapped.tally.dropped.values())) == (20, 1)

@@ -20,7 +20,11 @@ FILES = sorted(p for floor in FLOORS for p in (ROOT / floor).rglob("*.py"))
 
 def test_contracts_hold() -> None:
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
@@ -53,6 +57,8 @@ def test_facade_names_exist_and_are_sorted(floor: str) -> None:
 
 @pytest.mark.parametrize("floor", ["ontology", "atlas"])
 def test_lower_floors_load_no_torch(floor: str) -> None:
-    code = f"import sys; import {floor}; [getattr({floor}, n) for n in {floor}.__all__]; sys.exit('torch' in sys.modules)"
+    code = (
+        f"import sys; import {floor}; [getattr({floor}, n) for n in {floor}.__all__]; sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr or f"importing {floor} loads torch"

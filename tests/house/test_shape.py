@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = ("ontology", "atlas", "loaders", "model", "catalog")
@@ -77,7 +80,9 @@ def test_file_is_short(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_functions_are_short(path: Path) -> None:
-    long = [f"{f.name} (line {f.lineno}): {n} lines" for f in functions(tree(path)) if (n := body_lines(f)) > MAX_FUNCTION]
+    long = [
+        f"{f.name} (line {f.lineno}): {n} lines" for f in functions(tree(path)) if (n := body_lines(f)) > MAX_FUNCTION
+    ]
     assert not long
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from atlas import StoreError
 from catalog import QueryError, export_tables, sql
-from catalog.sql import connect, run
+from catalog.views import connect, run
 
 
 def test_answers_equal_pandas(small):
