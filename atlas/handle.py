@@ -6,6 +6,7 @@ are built by `filters`, run by tiledbsoma, and give back AnnData with gene ids a
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -144,7 +145,10 @@ class CellQuery:
             var_query = soma.AxisQuery(coords=(self._gene_joinids(genes),))
         with self.atlas.open() as tree, self._query(tree, var_query) as query:
             names = None if obs_columns is None else {"obs": [*dict.fromkeys([*obs_columns, "observation_joinid"])]}
-            adata = query.to_anndata("raw", column_names=names)
+            with warnings.catch_warnings():
+                # tiledbsoma hands anndata integer row names, which are replaced two lines below
+                warnings.filterwarnings("ignore", message="Transforming to str index")
+                adata = query.to_anndata("raw", column_names=names)
         adata.obs = _drop_unused(adata.obs).set_index("observation_joinid", drop=False)
         adata.obs.index.name = None
         adata.var = adata.var.set_index("feature_id", drop=False)

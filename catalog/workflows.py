@@ -206,7 +206,7 @@ def rewrite_report(organism: str, atlas: str) -> Path:
     AtlasInputError
         If it has no cell of the organism.
     """
-    from .report import write_report  # noqa: PLC0415 - loads matplotlib, which only reports need
+    from .report import write_report  # noqa: PLC0415 - jinja2 and pandas, which only reports need
 
     opened = open_atlas(atlas)
     opened.experiment(organism)
