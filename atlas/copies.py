@@ -40,7 +40,7 @@ class Copies:
             ("duplicate-cells", self.exact, "identical counts of identical genes"),
             ("duplicate-core", self.core, "identical counts of the core genes"),
         )
-        remedy = "stored with is_primary_data = False; retract one source if the copy is not wanted"
+        remedy = "stored with is_primary_data = False, which queries can ask for"
         return [
             Finding(code, "warning", "cells", f"{mask.sum()} cells with {what} are in the atlas already", "new cells",
                     remedy, int(mask.sum()))

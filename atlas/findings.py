@@ -100,7 +100,7 @@ class Receipt:
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per label, cells by how the author's text was matched."""
     findings: tuple[Finding, ...] = ()
-    """Everything seen on the way, errors first."""
+    """Everything seen on the way, in the order it was seen."""
     releases: dict[str, str] = field(default_factory=dict)
     """Versions the result depends on: schema, genes, ontologies, policy."""
     first_joinid: int | None = None

@@ -94,7 +94,7 @@ class Atlas:
 
     def receipts(self) -> list[dict[str, object]]:
         """Return every receipt the ledger kept, oldest first."""
-        with Ledger(self.root / store.LEDGER / "ledger.sqlite") as ledger:
+        with Ledger.to_read(self.root / store.LEDGER / "ledger.sqlite") as ledger:
             return ledger.receipts()
 
 
@@ -206,7 +206,7 @@ def open_atlas(uri: str, *, at: int | None = None) -> Atlas:
     path = root / store.LEDGER / "ledger.sqlite"
     if not path.exists():
         raise StoreError(uri, "open", "no atlas here; make one with `panatlas ingest human`")
-    with Ledger(path) as ledger:
+    with Ledger.to_read(path) as ledger:
         rows = [d for d in ledger.datasets() if at is None or (d.published_ms or 0) <= at]
     if not rows:
         raise StoreError(uri, "open", "nothing is published here yet" + (f" at {at}" if at is not None else ""))

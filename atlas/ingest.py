@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 import logging
 import time
 from dataclasses import replace
@@ -20,10 +21,10 @@ from ontology import get_organism, load_gene_table, ontology_release
 
 from . import schema, store, write
 from .copies import find_copies
-from .errors import ContractError
+from .errors import ContractError, SourceError, StoreError
 from .fetch import fetch_source
 from .findings import Finding, Receipt
-from .ledger import Ledger, now_ms, writer_lock
+from .ledger import Ledger, behind, now_ms, writer_lock
 from .prepare import ROWS_PER_BLOCK, IngestOptions, Prepared, prepare
 from .read import open_source, prove_counts
 from .verify import verify_dataset
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     import scipy.sparse as sp
 
+    from .ledger import DatasetRow
     from .read import RawCells
     from .sources import Source
 
@@ -68,7 +70,7 @@ def ingest(source: Source, uri: str, options: IngestOptions | None = None) -> Re
     began = time.monotonic()
     root = store.local_root(uri)
     organism = get_organism(source.organism)
-    path = fetch_source(source)
+    path, digest = _fetch(source)
     releases = {
         "schema": schema.SCHEMA_VERSION,
         "ontologies": ontology_release(),
@@ -76,19 +78,37 @@ def ingest(source: Source, uri: str, options: IngestOptions | None = None) -> Re
     }
     blank = Receipt(
         source_id=source.id or source.uri, organism=organism.name, status="rejected", uri=source.uri,
-        input_sha256=hash_input(path), releases=releases,
+        input_sha256=digest, releases=releases,
     )  # fmt: skip
     folder = root / store.LEDGER
     if options.dry_run:
         if not (folder / "ledger.sqlite").exists():
-            return _timed(_attempt(source, path, root, None, blank, options), began)
-        with Ledger(folder / "ledger.sqlite") as ledger:
-            return _timed(_attempt(source, path, root, ledger, blank, options), began)
+            return _timed(_attempt(source, path, root, None, blank, options, began), began)
+        with Ledger.to_read(folder / "ledger.sqlite") as ledger:
+            return _timed(_attempt(source, path, root, ledger, blank, options, began), began)
     with writer_lock(folder), Ledger(folder / "ledger.sqlite") as ledger:
         recover(root, ledger)
-        receipt = _timed(_attempt(source, path, root, ledger, blank, options), began)
-        ledger.record(receipt)
+        receipt = _timed(_attempt(source, path, root, ledger, blank, options, began), began)
+        if receipt.status != "written":  # a written one is in the ledger since the commit that published it
+            ledger.record(receipt)
     return receipt
+
+
+def _fetch(source: Source) -> tuple[Path, str]:
+    """Return the source's local path and digest; a fault of the system in reading it is the source's, not ours."""
+    try:
+        path = fetch_source(source)
+        return path, hash_input(path)
+    except SourceError:
+        raise
+    except OSError as exc:
+        raise SourceError(source.uri, "a file or folder that can be read", str(exc)) from exc
+
+
+def _declaration(source: Source) -> str:
+    """Return the digest of what the manifest says about a source's content."""
+    said = [source.matrix, sorted(source.columns.items()), sorted(source.constants.items())]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def recover(root: Path, ledger: Ledger) -> int:
@@ -120,33 +140,48 @@ def _timed(receipt: Receipt, began: float) -> Receipt:
 
 
 def _attempt(
-    source: Source, path: Path, root: Path, ledger: Ledger | None, blank: Receipt, options: IngestOptions
+    source: Source,
+    path: Path,
+    root: Path,
+    ledger: Ledger | None,
+    blank: Receipt,
+    options: IngestOptions,
+    began: float,
 ) -> Receipt:
     """Return the source's receipt; a source that cannot be stored is a receipt too, not an exception."""
-    same = ledger.find(input_sha256=blank.input_sha256 or "") if ledger else None
-    if same is not None and same.organism == get_organism(source.organism).experiment:
-        return _unchanged(blank, same.dataset_id, same.content_sha256)
+    organism, said = get_organism(source.organism).experiment, _declaration(source)
+    if ledger:
+        same = ledger.find(organism=organism, input_sha256=str(blank.input_sha256), declaration=said)
+        if same is not None:
+            return _unchanged(blank, same, said)
     try:
         with open_source(source, path) as cells:
             proof = prove_counts(cells)
             dataset_id = source.id or f"d{proof.sha256[:16]}"
-            same = ledger.find(content_sha256=proof.sha256) if ledger else None
+            same = ledger.find(organism=organism, content_sha256=proof.sha256) if ledger else None
             if same is not None:
-                return _unchanged(blank, same.dataset_id, proof.sha256)
+                return _unchanged(blank, same, said)
             _check_dataset_id(dataset_id, ledger)
             prepared = prepare(source, cells, proof, dataset_id, blank, options)
             prepared = _mark_copies(root, ledger, prepared)
             if options.dry_run or ledger is None:
                 return prepared.receipt
-            return _append(source, cells, root, ledger, prepared, options)
+            return _append(source, cells, root, ledger, prepared, options, began)
     except ContractError as exc:
         _LOG.info("rejected %s: %s", source.uri, exc)
         return replace(blank, findings=tuple(exc.findings))
 
 
-def _unchanged(blank: Receipt, dataset_id: str, content: str) -> Receipt:
-    """Return the receipt of a source whose bytes or content the atlas holds already."""
-    return replace(blank, status="unchanged", dataset_id=dataset_id, content_sha256=content)
+def _unchanged(blank: Receipt, same: DatasetRow, said: str) -> Receipt:
+    """Return the receipt of a source whose content the atlas holds already, told otherwise if the manifest was."""
+    findings = ()
+    if same.declaration != said:
+        found = "another matrix, other columns or constants than when it was ingested"
+        remedy = "the atlas keeps what it was told first; make a new atlas to apply the change"
+        finding = Finding("declaration-differs", "warning", "manifest", found, "the same declaration", remedy)
+        findings = (finding,)
+    content = same.content_sha256
+    return replace(blank, status="unchanged", dataset_id=same.dataset_id, content_sha256=content, findings=findings)
 
 
 def _check_dataset_id(dataset_id: str, ledger: Ledger | None) -> None:
@@ -173,12 +208,19 @@ def _mark_copies(root: Path, ledger: Ledger | None, prepared: Prepared) -> Prepa
 
 
 def _append(
-    source: Source, cells: RawCells, root: Path, ledger: Ledger, prepared: Prepared, options: IngestOptions
+    source: Source,
+    cells: RawCells,
+    root: Path,
+    ledger: Ledger,
+    prepared: Prepared,
+    options: IngestOptions,
+    began: float,
 ) -> Receipt:
     """Write, verify and publish a prepared source; on any failure take the store back to where it was."""
     organism = get_organism(source.organism)
     table = load_gene_table(organism)
     receipt, obs = prepared.receipt, prepared.obs
+    _check_store(root, ledger)
     ledger.begin()
     try:
         if not store.exists(root):
@@ -187,6 +229,7 @@ def _append(
         row = ledger.reserve(
             str(receipt.dataset_id), organism.experiment, len(obs),
             input_sha256=str(receipt.input_sha256), content_sha256=str(receipt.content_sha256),
+            declaration=_declaration(source),
         )  # fmt: skip
         obs = obs.assign(soma_joinid=np.arange(row.first_joinid, row.first_joinid + row.n_cells, dtype=np.int64))
         totals = write.write_counts(root, row, _kept_blocks(cells, prepared, options), prepared.genes.measured)
@@ -198,12 +241,24 @@ def _append(
         verify_dataset(root, row, obs, prepared.genes.measured, table.ids, table.core)
         options.progress("verify", len(obs), len(obs))
         store.tick()
-        ledger.publish(row.dataset_id, now_ms())
+        releases = receipt.releases | {"genes": table.release}
+        receipt = replace(receipt, status="written", first_joinid=row.first_joinid, releases=releases)
+        receipt = _timed(receipt, began)
+        ledger.publish(row.dataset_id, now_ms(), receipt)
     except BaseException:
         recover(root, ledger)
         raise
-    releases = receipt.releases | {"genes": table.release}
-    return replace(receipt, status="written", first_joinid=row.first_joinid, releases=releases)
+    return receipt
+
+
+def _check_store(root: Path, ledger: Ledger) -> None:
+    """Refuse to write where undoing it could take more away than was written."""
+    published, now = ledger.published_ms(), now_ms()
+    if not published and store.exists(root):
+        detail = "a SOMA collection without our ledger is here; restore its ledger/ folder, or name another folder"
+        raise StoreError(str(root), "append", detail)
+    if published >= now:
+        raise StoreError(str(root), "append", behind(now, published))
 
 
 def _kept_blocks(cells: RawCells, prepared: Prepared, options: IngestOptions) -> Iterator[sp.csr_matrix]:

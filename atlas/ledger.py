@@ -29,7 +29,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS dataset (
     dataset_id TEXT PRIMARY KEY, dataset_joinid INTEGER NOT NULL UNIQUE, organism TEXT NOT NULL,
     first_joinid INTEGER NOT NULL, n_cells INTEGER NOT NULL,
-    input_sha256 TEXT NOT NULL, content_sha256 TEXT NOT NULL,
+    input_sha256 TEXT NOT NULL, content_sha256 TEXT NOT NULL, declaration TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('reserved', 'published')), published_ms INTEGER,
     CHECK ((state = 'published') = (published_ms IS NOT NULL))
 ) STRICT;
@@ -59,6 +59,8 @@ class DatasetRow:
     """Digest of the input's bytes."""
     content_sha256: str
     """Digest of the input's logical content."""
+    declaration: str
+    """Digest of what the manifest said about it: matrix, columns, constants."""
     state: str
     """`reserved` or `published`."""
     published_ms: int | None
@@ -66,18 +68,49 @@ class DatasetRow:
 
 
 class Ledger:
-    """The ledger of one atlas; open it with `Ledger(path)` and close it, or use it as a context manager."""
+    """The ledger of one atlas; open it with `Ledger(path)` and close it, or use it as a context manager.
+
+    `Ledger.to_read(path)` opens it without writing a byte, also where the folder is read-only.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_TABLES)
+        except sqlite3.OperationalError as exc:
+            raise StoreError(
+                str(path), "open ledger", f"{exc}; make the folder writable, or only read the atlas"
+            ) from exc
         except sqlite3.DatabaseError as exc:
             raise StoreError(str(path), "open ledger", f"{exc}; restore it from a copy of the atlas") from exc
+
+    @classmethod
+    def to_read(cls, path: Path) -> Ledger:
+        """Return the ledger opened for reading only.
+
+        Raises
+        ------
+        StoreError
+            If it is no ledger.
+        """
+        ledger = cls.__new__(cls)
+        ledger.path = path
+        # A WAL file needs its index beside it; where that cannot be made the folder is still, so `immutable` is true.
+        for options in ("mode=ro", "mode=ro&immutable=1"):
+            ledger._db = sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True, isolation_level=None)
+            try:
+                ledger._db.execute("SELECT count(*) FROM dataset")
+            except sqlite3.OperationalError as exc:
+                failed = exc
+            except sqlite3.DatabaseError as exc:
+                raise StoreError(str(path), "open ledger", f"{exc}; restore it from a copy of the atlas") from exc
+            else:
+                return ledger
+        raise StoreError(str(path), "open ledger", f"{failed}; restore it from a copy of the atlas") from failed
 
     def __enter__(self) -> Ledger:
         """Return the ledger itself."""
@@ -98,12 +131,15 @@ class Ledger:
         )
         return [DatasetRow(*row) for row in rows]
 
-    def find(self, *, dataset_id: str = "", input_sha256: str = "", content_sha256: str = "") -> DatasetRow | None:
-        """Return the published dataset with any of these identities, or None."""
+    def find(self, **identity: str) -> DatasetRow | None:
+        """Return the first published dataset with all the given columns, e.g. `content_sha256=...`, or None."""
+        known = {"dataset_id", "organism", "input_sha256", "content_sha256", "declaration"}
+        assert identity
+        assert set(identity) <= known
+        where = " AND ".join(f"{column} = ?" for column in identity)
         row = self._db.execute(
-            "SELECT * FROM dataset WHERE state = 'published' AND"
-            " (dataset_id = ? OR input_sha256 = ? OR content_sha256 = ?) ORDER BY dataset_joinid LIMIT 1",
-            [dataset_id, input_sha256, content_sha256],
+            f"SELECT * FROM dataset WHERE state = 'published' AND {where} ORDER BY dataset_joinid LIMIT 1",  # noqa: S608 - columns are from the set above
+            list(identity.values()),
         ).fetchone()
         return None if row is None else DatasetRow(*row)
 
@@ -119,7 +155,7 @@ class Ledger:
         ).fetchone()[0]
 
     def reserve(
-        self, dataset_id: str, organism: str, n_cells: int, *, input_sha256: str, content_sha256: str
+        self, dataset_id: str, organism: str, n_cells: int, *, input_sha256: str, content_sha256: str, declaration: str
     ) -> DatasetRow:
         """Reserve the next `n_cells` joinids of `organism`; durable before it returns.
 
@@ -130,13 +166,15 @@ class Ledger:
             first = self.n_cells(organism)
             joinid = self._db.execute("SELECT count(*) FROM dataset").fetchone()[0]
             self._db.execute(
-                "INSERT INTO dataset VALUES (?, ?, ?, ?, ?, ?, ?, 'reserved', NULL)",
-                [dataset_id, joinid, organism, first, n_cells, input_sha256, content_sha256],
+                "INSERT INTO dataset VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'reserved', NULL)",
+                [dataset_id, joinid, organism, first, n_cells, input_sha256, content_sha256, declaration],
             )
         return next(row for row in self.datasets(published=False) if row.dataset_id == dataset_id)
 
-    def publish(self, dataset_id: str, published_ms: int) -> None:
-        """Make the reserved dataset real: one commit, after which every reader of the ledger sees it whole."""
+    def publish(self, dataset_id: str, published_ms: int, receipt: Receipt) -> None:
+        """Make the reserved dataset real and keep its receipt: one commit, after which every reader sees it whole."""
+        if published_ms <= self.published_ms():
+            raise StoreError(str(self.path), "publish", behind(published_ms, self.published_ms()))
         with self._transaction():
             changed = self._db.execute(
                 "UPDATE dataset SET state = 'published', published_ms = ? WHERE dataset_id = ? AND state = 'reserved'",
@@ -146,6 +184,7 @@ class Ledger:
                 raise StoreError(str(self.path), "publish", f"no reservation for {dataset_id}; run the ingest again")
             self._db.execute("INSERT OR REPLACE INTO atlas VALUES ('published_ms', ?)", [str(published_ms)])
             self._db.execute("DELETE FROM atlas WHERE key = 'in_flight'")
+            self._keep(receipt)
 
     @property
     def in_flight(self) -> bool:
@@ -164,13 +203,17 @@ class Ledger:
             self._db.execute("DELETE FROM atlas WHERE key = 'in_flight'")
 
     def record(self, receipt: Receipt) -> None:
-        """Keep a receipt, whatever its status."""
-        body = json.dumps(receipt.to_dict(), sort_keys=True)
+        """Keep the receipt of a source that was not written."""
         with self._transaction():
-            self._db.execute(
-                "INSERT INTO receipt (at_ms, source_id, organism, status, dataset_id, body) VALUES (?, ?, ?, ?, ?, ?)",
-                [now_ms(), receipt.source_id, receipt.organism, receipt.status, receipt.dataset_id, body],
-            )
+            self._keep(receipt)
+
+    def _keep(self, receipt: Receipt) -> None:
+        """Insert a receipt; part of the caller's transaction."""
+        body = json.dumps(receipt.to_dict(), sort_keys=True)
+        self._db.execute(
+            "INSERT INTO receipt (at_ms, source_id, organism, status, dataset_id, body) VALUES (?, ?, ?, ?, ?, ?)",
+            [now_ms(), receipt.source_id, receipt.organism, receipt.status, receipt.dataset_id, body],
+        )
 
     def receipts(self) -> list[dict[str, object]]:
         """Return every receipt kept, oldest first, as plain values."""
@@ -191,6 +234,12 @@ class Ledger:
 def now_ms() -> int:
     """Return the wall clock in milliseconds since 1970, the unit of TileDB timestamps."""
     return time.time_ns() // 1_000_000
+
+
+def behind(now: int, published: int) -> str:
+    """Return what is wrong, and what to do, where the clock is not past the last published moment."""
+    late = (published - now) / 1000
+    return f"the clock is {late:.1f} s behind the last ingest, and moments must grow; set the clock, or wait"
 
 
 @contextmanager

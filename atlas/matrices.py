@@ -97,7 +97,7 @@ class _Slab:
 
 
 def _numeric(array: Array, dataset: str, where: str) -> None:
-    if array.dtype.kind not in "buif":
+    if array.dtype.kind not in "uif":  # true and false say that a gene was seen, not how often
         raise refusal(dataset, "not-numeric", where, array.dtype, "integers or floats", "store counts as numbers")
 
 

@@ -17,7 +17,15 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from ontology import LABELS, harmonise, load_ontology, resolve_genes
+from ontology import (
+    LABELS,
+    OntologyError,
+    harmonise,
+    list_organisms,
+    load_gene_table,
+    load_ontology,
+    resolve_genes,
+)
 
 from .errors import ContractError
 from .findings import Finding, Tally
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
     from .sources import Source
 
 MIN_RESOLVED = 0.05  # share of gene names; below it the file is of another organism or naming scheme
+PLAINLY = 0.5  # share of gene names known to another organism that names it as the right one
 _SHOWN = 5  # examples a finding names
 
 
@@ -75,6 +84,7 @@ def map_genes(cells: RawCells, genes: GeneTable, organism: Organism) -> GeneMap:
     index = np.asarray(mapping.index, dtype=np.int64)
     resolved = index >= 0
     if resolved.sum() < max(1, MIN_RESOLVED * len(index)):
+        _check_other_organisms(cells, organism)
         raise ContractError(
             "the gene axis",
             [
@@ -106,6 +116,24 @@ def map_genes(cells: RawCells, genes: GeneTable, organism: Organism) -> GeneMap:
             Finding("duplicate-genes", "info", "var", found, "one column a gene", "their counts were summed", merged)
         )
     return GeneMap(index, measured, tally, tuple(findings))
+
+
+def _check_other_organisms(cells: RawCells, organism: Organism) -> None:
+    """Refuse a source whose genes are plainly another organism's, naming that one."""
+    for other in list_organisms():
+        try:
+            table = load_gene_table(other) if other != organism else None
+        except OntologyError:  # no gene table for it, or none at hand
+            continue
+        if table is None:
+            continue
+        known = int((np.asarray(resolve_genes(cells.gene_names, table, cells.gene_fallback).index) >= 0).sum())
+        if known >= PLAINLY * len(cells.gene_names):
+            finding = Finding(
+                "wrong-organism", "error", "var", f"{known} of {len(cells.gene_names)} genes are of {other.label}",
+                f"genes of {organism.label}", f"ingest it as that: panatlas ingest {other.name}",
+            )  # fmt: skip
+            raise ContractError("the gene axis", [finding])
 
 
 @dataclass(frozen=True)
@@ -150,7 +178,7 @@ def standardise_labels(source: Source, cells: RawCells, organism: Organism) -> L
     suspension = pd.Series(_column(source, cells, "suspension_type", "na"))
     frame["suspension_type"] = suspension.where(suspension.isin(["cell", "nucleus", "na"]), "na")
     primary = pd.Series(_column(source, cells, "is_primary_data", "True"))
-    frame["is_primary_data"] = ~primary.str.lower().isin(["false", "0", "no"]).to_numpy()
+    frame["is_primary_data"] = ~primary.str.lower().isin(["false", "0", "0.0", "no", "f", "n"]).to_numpy()
     return Labels(frame, matches, tuple(findings))
 
 

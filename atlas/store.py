@@ -32,7 +32,7 @@ def tick() -> None:
 
 
 def local_root(uri: str) -> Path:
-    """Return the atlas' folder, making it if needed.
+    """Return the atlas' folder, which need not exist.
 
     Raises
     ------
@@ -72,8 +72,17 @@ def create(root: Path) -> None:
 
 
 def add_organism(root: Path, organism: Organism, genes: GeneTable) -> None:
-    """Add an empty Experiment for `organism` whose var is the whole pinned gene table; a no-op if it is there."""
+    """Add an empty Experiment for `organism` whose var is the whole pinned gene table.
+
+    Where it is there already, make sure that it holds this very table: columns of X are positions in it.
+
+    Raises
+    ------
+    StoreError
+        If the atlas was made with another gene table or another schema.
+    """
     if organism.experiment in experiments(root):
+        _check_same(root, organism, genes)
         return
     n = len(genes)
     with soma.Collection.open(str(root), "w") as tree:
@@ -98,6 +107,21 @@ def add_organism(root: Path, organism: Organism, genes: GeneTable) -> None:
     names = np.where(np.asarray(genes.symbols) == "", genes.ids, genes.symbols)
     columns = [np.arange(n), genes.ids, names, genes.biotypes, genes.lengths, zeros, zeros, mito, ribo]
     write_frame(array_uri(root, organism.experiment, layout.VAR), schema.VAR, columns)
+
+
+def _check_same(root: Path, organism: Organism, genes: GeneTable) -> None:
+    """Refuse to add to an Experiment made with another gene table or schema."""
+    with soma.Collection.open(str(root)) as tree:
+        version = tree.metadata.get("panatlas_schema_version")
+        made = dict(tree[layout.DATA][organism.experiment].metadata)
+    remedy = "ingest with the version of panatlas that made the atlas, or into a new one"
+    if version != schema.SCHEMA_VERSION:
+        raise StoreError(
+            str(root), "append", f"schema {version} is not this version's {schema.SCHEMA_VERSION}; {remedy}"
+        )
+    if made.get("gene_sha256") != genes.sha256:
+        said = f"{organism.label} was made with another gene table ({made.get('gene_release')})"
+        raise StoreError(str(root), "append", f"{said}; {remedy}")
 
 
 def _new_frame(parent: soma.Collection, name: str, fields: tuple[schema.Field, ...], rows: int = 1) -> None:

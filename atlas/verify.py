@@ -1,7 +1,8 @@
 """Reading back what an ingest wrote, before it is published: the store must say what the source said.
 
-Everything is compared: the counts of every cell by their hash, sum and number, every column of obs by value, the
-presence row. A mismatch is the store's fault, not the source's, so it raises `StoreError` and nothing is published.
+The counts of every cell are compared by their hash, sum and number, every column of obs by value, and the presence
+row; var totals and census_info are derived from these and are not compared here. A mismatch is the store's fault, not
+the source's, so it raises `StoreError` and nothing is published.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 import tiledbsoma as soma
 
 from atlas import layout, open_atlas, schema
-from ontology import ontology_release
 
 from .errors import CatalogInputError, ReleaseExistsError
 from .tables import export_tables, sync
@@ -160,7 +159,9 @@ def _write(atlas: Atlas, part: Path, name: str, split_by: SplitBy, seed: int) ->
         "tiledb_timestamp_ms": atlas.published_ms,
         "schema": schema.SCHEMA_VERSION,
         "census_schema": schema.CENSUS_SCHEMA_VERSION,
-        "ontologies": ontology_release(),
+        "ontologies": sorted(
+            {str(r["releases"]["ontologies"]) for r in atlas.receipts() if "ontologies" in r.get("releases", {})}
+        ),  # those the labels were mapped with, not those installed now
         "genes": _gene_releases(atlas),
         "organisms": [dict(zip(("organism", "cells", "passing"), row, strict=True)) for row in counts],
         "datasets": [

@@ -6,6 +6,7 @@ finds it whole or not at all, and a new ingest simply has another key. `views` a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -78,7 +79,9 @@ def export_tables(atlas: Atlas) -> Tables:
         try:
             home.mkdir(parents=True, exist_ok=True)
             _write(atlas, home, key)
-        except PermissionError:
+        except OSError as exc:
+            if exc.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
             _LOG.info("%s is not writable; looking further", home)
             continue
         _drop_old(home)

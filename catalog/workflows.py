@@ -215,7 +215,9 @@ def rewrite_report(organism: str, atlas: str) -> Path:
 
 def _report_run(uri: str, organism: str, run: IngestRun) -> Path | None:
     """Write the report after a run; an ingest that is published stays done whatever becomes of its report."""
-    path = Path(uri) / "reports" / f"{get_organism(organism).name}.html"
+    if STORE in run.codes:
+        return None  # the store's own error says what to mend; a report could only fail again
+    path = Path(uri.removeprefix("file://")).expanduser() / "reports" / f"{get_organism(organism).name}.html"
     if path.is_file() and all(receipt.status == "unchanged" for receipt in run.receipts):
         return path  # nothing new to say, and a re-run should be quick
     try:

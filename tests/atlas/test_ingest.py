@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import shutil
 import signal
+import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 import tiledbsoma as soma
 
-from atlas import IngestOptions, Source, StoreError, ingest, open_atlas, store, write
+from atlas import IngestOptions, Source, SourceError, StoreError, ingest, open_atlas, store, write
 from atlas.ledger import Ledger
 from ontology import load_gene_table
 from tests.factories import make_adata, write_source
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import anndata as ad
 
 pytestmark = pytest.mark.index
+MODULE = sys.modules["atlas.ingest"]  # the facade gives the function of that name
 FAST = IngestOptions(doublets=False)
 
 
@@ -232,6 +236,79 @@ def test_a_store_that_reads_back_differently_is_not_published(tmp_path: Path, mo
     assert open_atlas(uri).n_cells("human") == 40
 
 
+def test_a_collection_without_our_ledger_is_left_alone(tmp_path: Path) -> None:
+    """Undoing an ingest into somebody's Census copy, or an atlas whose ledger was lost, would have removed it."""
+    uri = str(tmp_path / "atlas")
+    ingest(write_source(tmp_path / "a.h5ad", id="a"), uri, FAST)
+    shutil.rmtree(tmp_path / "atlas" / store.LEDGER)
+    before = tree(tmp_path / "atlas")
+    with pytest.raises(StoreError, match="without our ledger"):
+        ingest(write_source(tmp_path / "b.h5ad", make_adata(seed=3), id="b"), uri, FAST)
+    assert tree(tmp_path / "atlas") == before
+
+
+def test_another_gene_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns of X are positions in the table an atlas was made with."""
+    uri = str(tmp_path / "atlas")
+    ingest(write_source(tmp_path / "a.h5ad", id="a"), uri, FAST)
+    before = tree(tmp_path / "atlas")
+    second = write_source(tmp_path / "b.h5ad", make_adata(seed=3), id="b")
+    table = load_gene_table("human")
+    monkeypatch.setattr(MODULE, "load_gene_table", lambda _: SimpleNamespace(sha256="0" * 64, ids=table.ids))
+    with pytest.raises(StoreError, match="another gene table"):
+        ingest(second, uri, FAST)
+    assert tree(tmp_path / "atlas") == before
+
+
+def test_a_clock_behind_the_last_ingest_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(tmp_path / "atlas")
+    ingest(write_source(tmp_path / "a.h5ad", id="a"), uri, FAST)
+    moment = open_atlas(uri).published_ms
+    monkeypatch.setattr(MODULE, "now_ms", lambda: moment - 5000)
+    with pytest.raises(StoreError, match=r"5\.0 s behind the last ingest"):
+        ingest(write_source(tmp_path / "b.h5ad", make_adata(seed=3), id="b"), uri, FAST)
+    assert open_atlas(uri).n_cells("human") == 40
+
+
+def test_another_declaration_of_the_same_content_is_told(tmp_path: Path) -> None:
+    uri = str(tmp_path / "atlas")
+    ingest(write_source(tmp_path / "a.h5ad", id="a"), uri, FAST)
+    again = ingest(write_source(tmp_path / "a.h5ad", id="a", constants={"sex": "female"}), uri, FAST)
+    assert (again.status, [f.code for f in again.findings]) == ("unchanged", ["declaration-differs"])
+
+
+def test_the_same_content_under_another_organism_is_rejected(tmp_path: Path) -> None:
+    uri = str(tmp_path / "atlas")
+    source = write_source(tmp_path / "a.h5ad", id="a")
+    ingest(source, uri, FAST)
+    wrong = ingest(Source(organism="mouse", uri=source.uri), uri, FAST)
+    assert wrong.status == "rejected"
+    assert [f.code for f in wrong.findings] == ["wrong-organism"]
+    assert "panatlas ingest human" in wrong.findings[0].remedy
+
+
+def test_every_published_dataset_has_its_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receipt is in the commit that publishes, so being stopped right after it loses nothing."""
+    uri = str(tmp_path / "atlas")
+    source = write_source(tmp_path / "a.h5ad", id="a")
+    real = Ledger.publish
+
+    def stop_after(self: Ledger, *args: object) -> None:
+        real(self, *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ledger, "publish", stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(source, uri, FAST)
+    assert [(r["status"], r["dataset_id"]) for r in open_atlas(uri).receipts()] == [("written", "a")]
+    assert open_atlas(uri).query("human", every_cell=True).n_cells() == 40
+
+
+def test_an_unreadable_source_is_the_sources_fault(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        ingest(Source(organism="human", uri=str(tmp_path / ("x" * 300))), str(tmp_path / "atlas"), FAST)
+
+
 def _ingest_and_die(source: Source, uri: str, stage: str) -> None:
     """Ingest, and be killed when the named stage of writing has just run."""
     real = getattr(write, stage)
@@ -242,6 +319,20 @@ def _ingest_and_die(source: Source, uri: str, stage: str) -> None:
 
     setattr(write, stage, die)
     ingest(source, uri, FAST)
+
+
+def test_kill_of_the_very_first_ingest_leaves_nothing_that_blocks_the_next(tmp_path: Path) -> None:
+    uri = str(tmp_path / "atlas")
+    adata = make_adata(seed=2)
+    source = write_source(tmp_path / "b.h5ad", adata, id="b")
+    process = mp.get_context("spawn").Process(target=_ingest_and_die, args=(source, uri, "write_counts"))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    with pytest.raises(StoreError, match="nothing is published"):
+        open_atlas(uri)
+    assert ingest(source, uri, FAST).status == "written"
+    assert_counts(tmp_path / "atlas", "b", adata)
 
 
 @pytest.mark.parametrize("stage", ["write_counts", "write_obs", "write_summaries"])

@@ -3,6 +3,7 @@
 import multiprocessing as mp
 import os
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -13,20 +14,24 @@ from atlas.ledger import Ledger, writer_lock
 
 
 def reserve(ledger: Ledger, name: str, n: int, organism: str = "homo_sapiens"):
-    return ledger.reserve(name, organism, n, input_sha256=f"i{name}", content_sha256=f"c{name}")
+    return ledger.reserve(name, organism, n, input_sha256=f"i{name}", content_sha256=f"c{name}", declaration=f"d{name}")
+
+
+def publish(ledger: Ledger, name: str, moment: int) -> None:
+    ledger.publish(name, moment, Receipt(name, "human", "written", "uri", dataset_id=name))
 
 
 def test_ranges_are_dense_per_organism_and_aborted_ones_are_given_back(tmp_path: Path) -> None:
     with Ledger(tmp_path / "l.sqlite") as ledger:
         assert reserve(ledger, "a", 10).first_joinid == 0
-        ledger.publish("a", 100)
+        publish(ledger, "a", 100)
         assert reserve(ledger, "lost", 7).first_joinid == 10
         row = reserve(ledger, "b", 5)
         assert (row.first_joinid, row.dataset_joinid) == (10, 1)
-        ledger.publish("b", 200)
+        publish(ledger, "b", 200)
         row = reserve(ledger, "m", 3, "mus_musculus")
         assert (row.first_joinid, row.dataset_joinid) == (0, 2)
-        ledger.publish("m", 300)
+        publish(ledger, "m", 300)
         assert ledger.n_cells("homo_sapiens") == 15
         assert ledger.published_ms() == 300
         assert [d.dataset_id for d in ledger.datasets()] == ["a", "b", "m"]
@@ -35,10 +40,13 @@ def test_ranges_are_dense_per_organism_and_aborted_ones_are_given_back(tmp_path:
 def test_publishing_twice_or_without_reservation_is_refused(tmp_path: Path) -> None:
     with Ledger(tmp_path / "l.sqlite") as ledger:
         reserve(ledger, "a", 10)
-        ledger.publish("a", 100)
+        publish(ledger, "a", 100)
         for name in ("a", "nobody"):
             with pytest.raises(StoreError, match="no reservation"):
-                ledger.publish(name, 200)
+                publish(ledger, name, 200)
+        with pytest.raises(StoreError, match="clock is"):
+            publish(ledger, "a", 100)
+        assert [r["status"] for r in ledger.receipts()] == ["written"]
         assert ledger.published_ms() == 100
 
 
@@ -46,9 +54,11 @@ def test_found_by_any_identity_once_published(tmp_path: Path) -> None:
     with Ledger(tmp_path / "l.sqlite") as ledger:
         reserve(ledger, "a", 10)
         assert ledger.find(dataset_id="a") is None
-        ledger.publish("a", 1)
+        publish(ledger, "a", 1)
         assert ledger.find(dataset_id="a") == ledger.find(input_sha256="ia") == ledger.find(content_sha256="ca")
-        assert ledger.find(dataset_id="b", input_sha256="", content_sha256="") is None
+        assert ledger.find(dataset_id="b") is None
+        assert ledger.find(input_sha256="ia", organism="mus_musculus") is None
+        assert ledger.find(input_sha256="ia", declaration="other") is None
 
 
 def test_receipts_come_back_in_order(tmp_path: Path) -> None:
@@ -94,3 +104,18 @@ def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"this is not a database, not at all" * 100)
     with pytest.raises(StoreError, match="open ledger"):
         Ledger(path)
+
+
+def test_a_ledger_is_read_without_writing_a_byte(tmp_path: Path) -> None:
+    """As on a read-only mount: reading must not try to make the WAL's index, nor run a pragma."""
+    folder = tmp_path / "ledger"
+    with Ledger(folder / "l.sqlite") as ledger:
+        reserve(ledger, "a", 10)
+        publish(ledger, "a", 100)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with Ledger.to_read(folder / "l.sqlite") as ledger:
+        assert [d.dataset_id for d in ledger.datasets()] == ["a"]
+        assert ledger.published_ms() == 100
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reserve(ledger, "b", 1)
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.name in before} == before

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atlas import Atlas, layout, open_atlas, schema, store, write
+from atlas import Atlas, Receipt, layout, open_atlas, schema, store, write
 from atlas.ledger import Ledger, now_ms
 from ontology import get_organism, make_gene_table
 
@@ -72,13 +72,16 @@ def add_dataset(root: Path, dataset_id: str, organism: str, n: int, **options: i
             store.create(root)
         store.add_organism(root, org, make_gene_table(org, genes, "test 1"))
         digest = hashlib.sha256(dataset_id.encode()).hexdigest()
-        row = ledger.reserve(dataset_id, org.experiment, n, input_sha256=digest, content_sha256=digest)
+        row = ledger.reserve(
+            dataset_id, org.experiment, n, input_sha256=digest, content_sha256=digest, declaration=digest
+        )
         obs = make_obs(dataset_id, organism, n, first=row.first_joinid, **options)
         store.grow_array(store.array_uri(root, org.experiment, layout.X_RAW), row.first_joinid + n)
         write.write_obs(root, row, obs)
         _write_tables(root, ledger, row, org.label, dt.date(2026, 1, 2).isoformat())
         store.tick()
-        ledger.publish(dataset_id, now_ms())
+        receipt = Receipt(dataset_id, org.name, "written", "made", dataset_id=dataset_id)
+        ledger.publish(dataset_id, now_ms(), receipt)
     return obs
 
 

@@ -13,7 +13,7 @@ HERE = str(Path(__file__).resolve().parents[2])
 
 
 def python(code: str, *options: str, cwd: Path | None = None, path: str = HERE) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": path}
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"} | {"PYTHONPATH": path}  # `just` sets it
     return subprocess.run(
         [sys.executable, *options, "-c", code], capture_output=True, text=True, check=False, cwd=cwd, env=env
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -60,6 +63,25 @@ def test_licence_and_metadata(wheel: Path) -> None:
         assert any(n.endswith("licenses/LICENSE") for n in opened.namelist())
     assert "License-Expression: Apache-2.0" in text
     assert "Requires-Dist: torch" not in text, "torch comes with the floors that use it"
+
+
+NOT_IMPORTED = {"uv", "cellxgene-ontology-guide"}  # the one is run as a program, the other's assets are read
+
+
+def test_every_dependency_is_declared_and_used(repo: Path) -> None:
+    """Compare what the floors import with what the distribution asks for, by distribution name."""
+    owners = metadata.packages_distributions()
+    used = set()
+    for path in (p for floor in FLOORS for p in (repo / floor).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module or ""]
+            used |= {m.partition(".")[0] for m in modules}
+    used -= {*FLOORS, *sys.stdlib_module_names}
+    names = {re.sub(r"[-_.]+", "-", owners[m][0]).lower() for m in used}
+    project = tomllib.loads((repo / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert names | NOT_IMPORTED == {re.match(r"[\w.-]+", r)[0].lower() for r in project["dependencies"]}
 
 
 PROBE = """
