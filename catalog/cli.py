@@ -173,7 +173,7 @@ def release(
     atlas
         Folder of the atlas; PANATLAS_HOME/atlas unless named.
     dry_run
-        Work everything out and keep nothing.
+        Work everything out and freeze nothing; only the tables that queries use are kept.
     json
         Print the manifest as JSON on stdout.
     """

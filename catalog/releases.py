@@ -74,7 +74,7 @@ def make_release(
     seed
         Seed of the splits; the same seed puts the same group into the same split in every release.
     dry_run
-        True works everything out and keeps nothing.
+        True works everything out and freezes nothing; only the tables that queries use are kept.
 
     Raises
     ------

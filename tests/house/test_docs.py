@@ -113,3 +113,9 @@ def test_docstring_examples_run(module: str, tmp_path: Path, monkeypatch: pytest
     result = doctest.testmod(loaded, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.attempted
     assert not result.failed
+
+
+def test_no_placeholder_is_left() -> None:
+    """A figure that was never filled in must not be published."""
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        assert not re.findall(r"@[A-Z]+@", path.read_text("utf-8")), path
