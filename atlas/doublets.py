@@ -71,6 +71,7 @@ def doublet_scores(
     policy: QCPolicy,
     *,
     seed: int = 0,
+    progress: Callable[[int], None] = lambda _done: None,
 ) -> DoubletScores:
     """Score every cell of one dataset against doublets simulated from its own sample.
 
@@ -89,6 +90,8 @@ def doublet_scores(
         Its `doublets` say which samples are scored and how.
     seed
         Of the simulation; the same seed gives the same scores whatever else the dataset holds.
+    progress
+        Called with the cells dealt with so far.
 
     Raises
     ------
@@ -113,6 +116,7 @@ def doublet_scores(
         if name in barred:
             unscored[barred[name]] = int((codes == code).sum())
     eligible = ~np.isin(names, list(barred))[codes]
+    done = 0
     for hand in _hands(np.asarray(samples).astype(str), np.flatnonzero(eligible), policy.doublets):
         if len(hand) < policy.doublets.min_cells:
             why = f"in samples of fewer than {policy.doublets.min_cells} cells"
@@ -121,6 +125,8 @@ def doublet_scores(
             if counts.shape[0] != len(hand):
                 raise AtlasInputError("rows", counts.shape, f"{len(hand)} rows, as asked for")
             scores[hand], why = _score(counts, policy.doublets, seed)
+        done += len(hand)
+        progress(done)
         missing = int(np.isnan(scores[hand]).sum())
         if missing:
             unscored[why] = unscored.get(why, 0) + missing

@@ -156,7 +156,7 @@ def _attempt(
             return _unchanged(blank, same, said)
     try:
         with open_source(source, path) as cells:
-            proof = prove_counts(cells)
+            proof = prove_counts(cells, lambda done: options.progress("prove", done, cells.n_obs))
             dataset_id = source.id or f"d{proof.sha256[:16]}"
             same = ledger.find(organism=organism, content_sha256=proof.sha256) if ledger else None
             if same is not None:
@@ -237,9 +237,7 @@ def _append(
         write.add_gene_totals(root, row, totals)
         write.write_dataset(root, row, source, organism.label)
         write.write_summaries(root, [*ledger.datasets(), row], dt.datetime.now(dt.UTC).date().isoformat())
-        options.progress("verify", 0, len(obs))
-        verify_dataset(root, row, obs, prepared.genes.measured, table.ids, table.core)
-        options.progress("verify", len(obs), len(obs))
+        verify_dataset(root, row, obs, (table, prepared.genes.measured), options.progress)
         store.tick()
         releases = receipt.releases | {"genes": table.release}
         receipt = replace(receipt, status="written", first_joinid=row.first_joinid, releases=releases)

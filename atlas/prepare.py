@@ -161,7 +161,7 @@ def _score_doublets(
     scored = doublet_scores(
         lambda index: cells.rows(rows[index]), obs["sample_id"].to_numpy()[kept].astype(str),
         obs["assay_ontology_term_id"].to_numpy()[kept].astype(str), int(genes.measured.sum()), options.policy,
-        seed=options.seed,
+        seed=options.seed, progress=lambda done: options.progress("doublets", done, len(rows)),
     )  # fmt: skip
     scores = np.full(len(obs), np.nan, np.float32)
     scores[rows] = scored.scores

@@ -21,7 +21,7 @@ from .matrices import first_values
 from .refusal import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .cells import RawCells
 
@@ -54,8 +54,15 @@ class _Fault:
         self.count, self.where, self.example = 0, "", ""
 
 
-def prove_counts(cells: RawCells) -> CountProof:
+def prove_counts(cells: RawCells, progress: Callable[[int], None] = lambda _done: None) -> CountProof:
     """Return the proof that every value of a source is a raw count.
+
+    Parameters
+    ----------
+    cells
+        An open source.
+    progress
+        Called with the cells looked at so far.
 
     Raises
     ------
@@ -69,6 +76,7 @@ def prove_counts(cells: RawCells) -> CountProof:
     nnz = total = maximum = zeros = 0
     sample: csr_matrix | None = None
     for start, block in cells.stored_blocks(ROWS):
+        progress(start + block.shape[0])
         clean = _note_faults(block, start, cells, faults)
         if not clean:
             sample = block[:SAMPLE_ROWS] if sample is None else sample

@@ -20,10 +20,12 @@ from .identity import count_hashes, gene_keys
 from .store import array_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import pandas as pd
+
+    from ontology import GeneTable
 
     from .ledger import DatasetRow
 
@@ -49,7 +51,11 @@ def read_blocks(uri: str, first: int, stop: int, n_vars: int) -> Iterator[sp.csr
 
 
 def verify_dataset(
-    root: Path, row: DatasetRow, obs: pd.DataFrame, measured: np.ndarray, gene_ids: np.ndarray, core: np.ndarray
+    root: Path,
+    row: DatasetRow,
+    obs: pd.DataFrame,
+    genes: tuple[GeneTable, np.ndarray],
+    progress: Callable[[str, int, int], None],
 ) -> None:
     """Read a dataset back and compare it with what was meant to be written.
 
@@ -59,32 +65,35 @@ def verify_dataset(
         Where the dataset is.
     obs
         The rows of obs as computed from the source, count hashes included.
-    measured
-        Bool per gene: measured by the source.
-    gene_ids, core
-        The gene table's ids, and which of them are core genes.
+    genes
+        The gene table, and bool per gene: measured by the source.
+    progress
+        Called with the stage's name, cells done and cells in all.
 
     Raises
     ------
     StoreError
         Naming the first thing that differs.
     """
-    _verify_counts(root, row, obs, gene_ids, core)
+    table, measured = genes
+    _verify_counts(root, row, obs, table, progress)
     _verify_obs(array_uri(root, row.organism, "obs"), row, obs)
     uri = array_uri(root, row.organism, layout.PRESENCE)
     with soma.SparseNDArray.open(uri) as array:
-        table = array.read((row.dataset_joinid,)).tables().concat()
-    _require(uri, "presence matrix", np.array_equal(np.sort(table["soma_dim_1"]), np.flatnonzero(measured)))
+        held = array.read((row.dataset_joinid,)).tables().concat()
+    _require(uri, "presence matrix", np.array_equal(np.sort(held["soma_dim_1"]), np.flatnonzero(measured)))
 
 
-def _verify_counts(root: Path, row: DatasetRow, obs: pd.DataFrame, gene_ids: np.ndarray, core: np.ndarray) -> None:
+def _verify_counts(
+    root: Path, row: DatasetRow, obs: pd.DataFrame, table: GeneTable, progress: Callable[[str, int, int], None]
+) -> None:
     """Recompute every cell's hashes, sum and number of genes from X as stored."""
     uri = array_uri(root, row.organism, layout.X_RAW)
-    keys = gene_keys(gene_ids)
+    keys = gene_keys(table.ids)
     done = 0
-    for block in read_blocks(uri, row.first_joinid, row.first_joinid + row.n_cells, len(gene_ids)):
+    for block in read_blocks(uri, row.first_joinid, row.first_joinid + row.n_cells, len(table)):
         part = obs.iloc[done : done + block.shape[0]]
-        whole, inner = count_hashes(block, keys, core)
+        whole, inner = count_hashes(block, keys, table.core)
         where = f"X of cells {row.first_joinid + done} to {row.first_joinid + done + block.shape[0] - 1}"
         _require(uri, where, np.array_equal(whole, part["count_hash"]) and np.array_equal(inner, part["core_hash"]))
         # bincount adds in float64; a sparse matrix of float32 sums in float32 whatever dtype it is asked for
@@ -93,6 +102,7 @@ def _verify_counts(root: Path, row: DatasetRow, obs: pd.DataFrame, gene_ids: np.
         _require(uri, where, np.array_equal(sums, part["raw_sum"]))
         _require(uri, where, np.array_equal(np.diff(block.indptr), part["nnz"]))
         done += block.shape[0]
+        progress("verify", done, row.n_cells)
 
 
 def _verify_obs(uri: str, row: DatasetRow, obs: pd.DataFrame) -> None:

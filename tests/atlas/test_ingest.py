@@ -72,6 +72,15 @@ def test_counts_and_books(tmp_path: Path) -> None:
     assert obs["soma_joinid"].tolist() == list(range(60))
 
 
+def test_every_slow_stage_reports_its_progress_to_the_end(tmp_path: Path) -> None:
+    seen: dict[str, list[tuple[int, int]]] = {}
+    options = IngestOptions(progress=lambda stage, done, total: seen.setdefault(stage, []).append((done, total)))
+    adata = make_adata(130, 6000)  # enough cells and genes for doublets to be scored
+    assert ingest(write_source(tmp_path / "a.h5ad", adata), str(tmp_path / "atlas"), options).status == "written"
+    assert list(seen) == ["prove", "measure", "doublets", "write", "verify"]
+    assert all(steps[-1] == (130, 130) for steps in seen.values())
+
+
 def test_twice_is_once_whatever_the_file_is_called(tmp_path: Path) -> None:
     adata = make_adata()
     uri = str(tmp_path / "atlas")
