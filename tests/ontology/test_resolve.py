@@ -170,10 +170,10 @@ def test_sixty_thousand_names_in_a_second(real: Path) -> None:
     table = load_gene_table("human")
     assert table.names  # lookups are built once per table
     names = [f"{name}.3" for name in table.ids[:20_000]] + table.symbols[20_000:60_000].tolist()
-    start = time.perf_counter()
+    start = time.process_time()
     mapping = resolve_genes(names, table)
     # 0.1-0.2 s where it was written; the bound leaves room for a loaded machine.
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert (mapping.how[:20_000] == "version").all()
 
 

@@ -85,10 +85,10 @@ def test_synonyms_find_their_terms() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_pins_open_and_loading_is_quick(name: str) -> None:
     terms._load.cache_clear()
-    start = time.perf_counter()
+    start = time.process_time()
     ontology = load_ontology(name)
     # 0.02-0.4 s where it was written; the largest is Cellosaurus with 167,186 terms.
-    assert time.perf_counter() - start < 4
+    assert time.process_time() - start < 4
     assert f"{name} " in ontology_release()
     assert len(ontology) > 50
 
