@@ -22,7 +22,7 @@ from ontology import get_organism, load_gene_table, ontology_release
 from . import schema, store, write
 from .copies import find_copies
 from .errors import ContractError, SourceError, StoreError
-from .fetch import fetch_source
+from .fetch import digest_of, fetch_source
 from .findings import Finding, Receipt
 from .ledger import Ledger, behind, now_ms, writer_lock
 from .prepare import ROWS_PER_BLOCK, IngestOptions, Prepared, prepare
@@ -122,15 +122,12 @@ def recover(root: Path, ledger: Ledger) -> int:
 
 
 def hash_input(path: Path) -> str:
-    """Return the sha256 of a file's bytes; of a folder, over its files' relative names and bytes in sorted order."""
+    """Return the sha256 of a file's bytes; of a folder, over its files' relative names and digests, sorted."""
+    if path.is_file():
+        return digest_of(path)
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink())
-    for file in files:
-        if path.is_dir():
-            digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{digest_of(file)}\n".encode())
     return digest.hexdigest()
 
 
