@@ -27,6 +27,16 @@ ingest organism *args: product
 plan organism *args: product
     @panatlas ingest "$@" --dry-run
 
+# Show how author labels map to terms, and take a curator's decisions: `just curate labels.csv`
+[group('curator'), no-cd]
+curate labels *args: product
+    @panatlas curate "$@"
+
+# List, fetch or import references: `just references fetch genes sheep`
+[group('curator'), no-cd]
+references *args: product
+    @panatlas references "$@"
+
 # Freeze the atlas under a name, with its splits and content hash
 [group('curator'), no-cd]
 release name *args: product
@@ -46,6 +56,21 @@ info *args: product
 [group('analyst'), no-cd]
 sql *args: product
     @panatlas sql "$@"
+
+# What is known of each organism: genes, positions, orthologs, proteins, label ontologies
+[group('analyst'), no-cd]
+organisms *args: product
+    @panatlas organisms "$@"
+
+# A gene and its orthologs in every organism: `just gene TP53`
+[group('analyst'), no-cd]
+gene name *args: product
+    @panatlas gene "$@"
+
+# Pack a release's cells for training: `just pack human-v1 packs/human-v1`
+[group('trainer'), no-cd]
+pack release out *args: product
+    @panatlas pack "$@"
 
 # Everything CI runs: style, layers, tests, documentation, wheel; arguments go to pytest
 [group('developer')]

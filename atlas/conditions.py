@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pyarrow as pa
 
+from ontology import SEPARATOR
+
 from . import schema
 from .errors import AtlasInputError
 
@@ -24,7 +26,6 @@ Value = str | int | float | bool
 Sql = tuple[str, list[object]]
 """A boolean SQL expression with `?` marks, and the parameters bound to them in order."""
 
-JOINT = " || "  # CELLxGENE joins several values of one cell so, in ascending order
 _TYPES = {field.name: field.type for field in schema.OBS}
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _NOTHING = "soma_joinid < 0"  # TileDB-SOMA has no literal false, and joinids start at 0
@@ -145,7 +146,7 @@ class HasPart:
     def among(self, categories: Iterable[str]) -> OneOf:
         """Return the same condition spelled out over the column's categories."""
         wanted = set(self.values)
-        return OneOf(self.column, tuple(c for c in categories if wanted & set(c.split(JOINT))))
+        return OneOf(self.column, tuple(c for c in categories if wanted & set(c.split(SEPARATOR))))
 
     def to_soma(self) -> str:
         """Refuse: TileDB-SOMA cannot look into strings; `Where.spell_out` first."""
@@ -153,7 +154,9 @@ class HasPart:
 
     def to_sql(self) -> Sql:
         """Return the condition as SQL with one bound list."""
-        return f"list_has_any(string_split(\"{self.column}\", '{JOINT}'), CAST(? AS VARCHAR[]))", [list(self.values)]
+        return f"list_has_any(string_split(\"{self.column}\", '{SEPARATOR}'), CAST(? AS VARCHAR[]))", [
+            list(self.values)
+        ]
 
 
 def is_column(name: str) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import scipy.sparse as sp
 import tiledbsoma as soma
 
 from ontology import get_organism
@@ -21,11 +22,10 @@ from .filters import passing
 from .ledger import DatasetRow, Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import anndata as ad
-    import scipy.sparse as sp
 
     from .filters import Where
 
@@ -86,6 +86,42 @@ class Atlas:
             True also gives cells that failed QC.
         """
         return CellQuery(self, self.experiment(organism), where, every_cell)
+
+    def count_blocks(self, organism: str, rows: int = 16_384) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Yield every cell's counts, QC or not, in blocks of consecutive joinids.
+
+        Parameters
+        ----------
+        organism
+            Any spelling of it.
+        rows
+            Cells per block; memory is bounded by it.
+
+        Yields
+        ------
+        The first joinid of a block, and its counts over the whole gene table: CSR float32, genes ascending.
+        """
+        name, total = self.experiment(organism), self.n_cells(organism)
+        with self.open() as tree:
+            array = tree[layout.DATA][name].ms["RNA"].X["raw"]
+            n_genes = array.shape[1]
+            for first in range(0, total, rows):
+                n = min(rows, total - first)
+                # The default order comes tile by tile, which is the order it was written in; asking for row-major
+                # order makes TileDB sort, at fifteen times the cost.
+                found = array.read((slice(first, first + n - 1),)).tables().concat()
+                cells, genes = (found[f"soma_dim_{axis}"].to_numpy() for axis in (0, 1))
+                block = sp.coo_matrix(
+                    (found["soma_data"].to_numpy(), (cells - first, genes)), shape=(n, n_genes)
+                ).tocsr()
+                block.sort_indices()
+                yield first, block
+
+    def genes(self, organism: str) -> pd.DataFrame:
+        """Return var of an organism in the order of its joinids, which are the columns of X."""
+        with self.open() as tree:
+            var = tree[layout.DATA][self.experiment(organism)].ms["RNA"].var.read().concat().to_pandas()
+        return var.sort_values("soma_joinid", ignore_index=True)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a census_info table: summary, datasets, summary_cell_counts or organisms."""
@@ -194,7 +230,7 @@ def open_atlas(uri: str, *, at: int | None = None) -> Atlas:
     Raises
     ------
     StoreError
-        If there is no atlas, or `at` is before its first ingest.
+        If there is no atlas, `at` is before its first ingest, or another version's schema made it.
 
     Examples
     --------
@@ -210,6 +246,7 @@ def open_atlas(uri: str, *, at: int | None = None) -> Atlas:
         rows = [d for d in ledger.datasets() if at is None or (d.published_ms or 0) <= at]
     if not rows:
         raise StoreError(uri, "open", "nothing is published here yet" + (f" at {at}" if at is not None else ""))
+    store.check_schema(root, "open")
     return Atlas(str(root), max(int(d.published_ms or 0) for d in rows), tuple(rows))
 
 

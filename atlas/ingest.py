@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ontology import get_organism, load_gene_table, ontology_release
+from ontology import get_organism, load_gene_table, ontology_release, overrides_digest
 
 from . import schema, store, write
 from .copies import find_copies
@@ -25,7 +25,9 @@ from .errors import ContractError, SourceError, StoreError
 from .fetch import digest_of, fetch_source
 from .findings import Finding, Receipt
 from .ledger import Ledger, behind, now_ms, writer_lock
+from .ortholog_tables import write_ortholog_tables
 from .prepare import ROWS_PER_BLOCK, IngestOptions, Prepared, prepare
+from .provenance import label_provenance
 from .read import open_source, prove_counts
 from .verify import verify_dataset
 
@@ -74,6 +76,7 @@ def ingest(source: Source, uri: str, options: IngestOptions | None = None) -> Re
     releases = {
         "schema": schema.SCHEMA_VERSION,
         "ontologies": ontology_release(),
+        "overrides": overrides_digest()[:16],
         "policy": f"{options.policy.version} {options.policy.fingerprint()}",
     }
     blank = Receipt(
@@ -233,7 +236,9 @@ def _append(
         write.write_obs(root, row, obs)
         write.add_gene_totals(root, row, totals)
         write.write_dataset(root, row, source, organism.label)
+        write.write_provenance(root, row, label_provenance(obs))
         write.write_summaries(root, [*ledger.datasets(), row], dt.datetime.now(dt.UTC).date().isoformat())
+        write_ortholog_tables(root)
         verify_dataset(root, row, obs, (table, prepared.genes.measured), options.progress)
         store.tick()
         releases = receipt.releases | {"genes": table.release}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ontology import OntologyInputError, list_organisms, load_ontology
+from ontology import OntologyInputError, ReferenceMissingError, list_organisms, load_ontology
 
 from .errors import AtlasInputError
 
@@ -76,5 +76,5 @@ def _ontologies(label: str) -> Iterator[Ontology]:
     for prefix in prefixes:
         try:
             yield load_ontology(prefix)
-        except OntologyInputError:
-            continue  # a prefix of an extra organism that no pinned asset serves yet
+        except (OntologyInputError, ReferenceMissingError):
+            continue  # a prefix that nothing serves, or whose file is not on this machine

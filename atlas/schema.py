@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ontology import LABELS
 
-SCHEMA_VERSION = "1.0.0"  # of panatlas' own additions; semver: a column removed or retyped raises the major
+SCHEMA_VERSION = "1.1.0"  # of panatlas' own additions; semver: a column removed or retyped raises the major
 CENSUS_SCHEMA_VERSION = "2.4.0"  # what the official clients find under census_info/summary
 DATASET_SCHEMA_VERSION = "7.1.0"  # CELLxGENE dataset schema whose vocabulary the labels use
 
@@ -69,6 +69,7 @@ OBS: tuple[Field, ...] = (
     Field("n_measured_vars", pa.int64(), "Genes the dataset measured; the others are not zeros.", census=True),
     Field("cell_name", TEXT, "Cell name (barcode) in the source."),
     Field("sample_id", CATEGORY, "Sample (library, batch) the QC is done within."),
+    Field("age_years", pa.float32(), "Age in years, the middle of the stage's span; NaN where it states none."),
     Field("count_hash", TEXT, "128-bit hash of the cell's (gene id, count) pairs, 32 hex digits."),
     Field("core_hash", TEXT, "The same over the fixed core genes; empty where too few of them have counts."),
     Field("qc_pass", pa.bool_(), "True where the cell carries no QC reason; the default view."),
@@ -135,6 +136,16 @@ ORGANISMS: tuple[Field, ...] = (
     Field("organism_ontology_term_id", TEXT, "NCBITaxon id.", census=True),
     Field("organism_label", TEXT, "Scientific name.", census=True),
     Field("organism", TEXT, "Name of the experiment under census_data.", census=True),
+)
+
+LABEL_PROVENANCE: tuple[Field, ...] = (
+    Field("soma_joinid", pa.int64(), "Row; a dataset's rows are contiguous."),
+    Field("dataset_id", TEXT, "Dataset the row is about."),
+    Field("label", TEXT, "One of the nine labels."),
+    Field("scope", TEXT, "What the label was given to: `cell`, `sample` or `study`; see docs/labels.md."),
+    Field("how", TEXT, "Rule by which the cells' labels were matched."),
+    Field("confidence", pa.float32(), "Confidence of that rule, 0-1."),
+    Field("n_cells", pa.int64(), "Cells of the dataset matched so."),
 )
 
 CELL_COUNT_CATEGORIES = (

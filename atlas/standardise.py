@@ -141,11 +141,12 @@ class Labels:
     """A source's cells in the store's columns."""
 
     frame: pd.DataFrame
-    """One row a cell in file order: every label column, donor_id, suspension_type, sample_id, is_primary_data."""
+    """One row a cell in file order: every label column, donor_id, sample_id, age_years, suspension_type,
+    is_primary_data."""
     matches: dict[str, dict[str, int]]
     """Per label, cells by how the author's text was matched."""
     findings: tuple[Finding, ...]
-    """One per label whose text could not be mapped, with suggestions."""
+    """One per label whose text could not be mapped, with suggestions, or contradicts what stands beside it."""
 
 
 def standardise_labels(source: Source, cells: RawCells, organism: Organism) -> Labels:
@@ -175,8 +176,10 @@ def standardise_labels(source: Source, cells: RawCells, organism: Organism) -> L
     frame["tissue_general_ontology_term_id"], frame["tissue_general"] = general[codes].T
     frame["donor_id"] = _column(source, cells, "donor_id", UNKNOWN)
     frame["sample_id"] = _column(source, cells, "sample_id", "all")
+    frame["age_years"] = _age_years(frame["development_stage_ontology_term_id"], organism)
     suspension = pd.Series(_column(source, cells, "suspension_type", "na"))
     frame["suspension_type"] = suspension.where(suspension.isin(["cell", "nucleus", "na"]), "na")
+    findings += _check_tissue_types(frame)
     primary = pd.Series(_column(source, cells, "is_primary_data", "True"))
     frame["is_primary_data"] = ~primary.str.lower().isin(["false", "0", "0.0", "no", "f", "n"]).to_numpy()
     return Labels(frame, matches, tuple(findings))
@@ -211,11 +214,14 @@ def _standardise_label(
         out[f"{column}_ontology_term_id"] = deal([m.term_id for m in chosen])
     how: Counter[str] = Counter()
     lost: Counter[str] = Counter()
-    for match, size in zip(chosen, sizes.tolist(), strict=True):
+    differ: Counter[str] = Counter()
+    for match, (i, t), size in zip(chosen, said, sizes.tolist(), strict=True):
         how[match.how] += size
         if match.how == "unmapped":
             lost[match.text] += size
-    findings = []
+        if i in by_id and t in by_text and by_id[i].contradicts(by_text[t]):
+            differ[f"{i} ({by_id[i].label}) beside {t!r}"] += size
+    findings = _differences(label, differ)
     if lost:
         hints = {m.text: m.suggestions for m in (*by_id.values(), *by_text.values()) if m.suggestions}
         shown = [
@@ -229,6 +235,41 @@ def _standardise_label(
         remedy = f"name it in the manifest: constants = {{{label} = ...}} or columns = {{{label} = ...}}"
         findings.append(Finding("missing-label", "info", f"obs, {label}", "no column", "a label", remedy, cells.n_obs))
     return out, dict(sorted(how.items())), findings
+
+
+def _differences(label: str, differ: Counter[str]) -> list[Finding]:
+    """Return a finding where ids and the author's words beside them name terms of different lines."""
+    if not differ:
+        return []
+    shown = ", ".join(pair for pair, _ in differ.most_common(_SHOWN))
+    found = f"{len(differ)} ids that contradict the text beside them, e.g. {shown}"
+    remedy = "the id is kept and the text stays beside it; correct at the source whichever is wrong"
+    expected = "one meaning"
+    count = sum(differ.values())
+    return [Finding("label-id-text-differ", "warning", f"obs, {label}", found, expected, remedy, count)]
+
+
+def _check_tissue_types(frame: pd.DataFrame) -> list[Finding]:
+    """Return a finding where a cell type stands as the tissue of cells that were not cultured, as CELLxGENE forbids."""
+    terms = frame["tissue_ontology_term_id"]
+    codes, distinct = pd.factorize(terms)
+    of_cells = np.array([term.startswith("CL:") for term in distinct], dtype=bool)[codes]
+    bad = of_cells & frame["tissue_type"].isin(["tissue", "organoid"]).to_numpy()
+    if not bad.any():
+        return []
+    found = f"cell types as tissue where tissue_type is tissue or organoid, e.g. {terms[bad].iloc[0]}"
+    remedy = "name the anatomical part, or say cell_culture = primary cell culture if they were cultured"
+    return [
+        Finding("tissue-is-cell-type", "warning", "obs, tissue", found, "an anatomical term", remedy, int(bad.sum()))
+    ]
+
+
+def _age_years(stages: pd.Series, organism: Organism) -> np.ndarray:
+    """Return each cell's age in years, float32: the middle of its stage's span, where that is open its start."""
+    codes, terms = pd.factorize(stages)
+    spans = [match.years for match in harmonise("development_stage", terms, organism, suggestions=0).values()]
+    ages = [np.nan if span is None else span[0] if np.isinf(span[1]) else sum(span) / 2 for span in spans]
+    return np.array(ages, dtype=np.float32)[codes]
 
 
 def _best(by_id: Match | None, by_text: Match | None) -> Match | None:
@@ -286,6 +327,14 @@ def _check_organism(cells: RawCells, organism: Organism) -> None:
             f"{organism.label} ({organism.term_id})", "ingest the file under its own organism; split mixed files first",
         )  # fmt: skip
         raise ContractError("the source", [finding])
+
+
+def label_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Return, per label that a source's obs columns name, the column its text or else its ids are looked for in."""
+    fields = {label: (label, f"{label}_ontology_term_id") for label in LABELS}
+    looked = {label: [c for f in names for c in _candidates().get(f, ())] for label, names in fields.items()}
+    found = {label: next((c for c in names if c in columns), None) for label, names in looked.items()}
+    return {label: column for label, column in found.items() if column is not None}
 
 
 @cache

@@ -66,6 +66,7 @@ def create(root: Path) -> None:
             ("datasets", schema.DATASETS),
             ("summary_cell_counts", schema.SUMMARY_CELL_COUNTS),
             ("organisms", schema.ORGANISMS),
+            ("label_provenance", schema.LABEL_PROVENANCE),
         ):
             _new_frame(info, name, fields)
     tick()
@@ -81,6 +82,7 @@ def add_organism(root: Path, organism: Organism, genes: GeneTable) -> None:
     StoreError
         If the atlas was made with another gene table or another schema.
     """
+    check_schema(root, "append")
     if organism.experiment in experiments(root):
         _check_same(root, organism, genes)
         return
@@ -90,6 +92,7 @@ def add_organism(root: Path, organism: Organism, genes: GeneTable) -> None:
         exp.metadata["organism"] = organism.label
         exp.metadata["gene_release"] = genes.release
         exp.metadata["gene_sha256"] = genes.sha256
+        exp.metadata["gene_order_sha256"] = genes.order_sha256
         _new_frame(exp, "obs", schema.OBS)
         ms = exp.add_new_collection("ms").add_new_collection("RNA", soma.Measurement)
         _new_frame(ms, "var", schema.VAR, rows=n)
@@ -109,17 +112,31 @@ def add_organism(root: Path, organism: Organism, genes: GeneTable) -> None:
     write_frame(array_uri(root, organism.experiment, layout.VAR), schema.VAR, columns)
 
 
-def _check_same(root: Path, organism: Organism, genes: GeneTable) -> None:
-    """Refuse to add to an Experiment made with another gene table or schema."""
+def check_schema(root: Path, action: str) -> None:
+    """Refuse an atlas whose columns are another version's.
+
+    Raises
+    ------
+    StoreError
+        With the version it was made with, and the remedy.
+    """
     with soma.Collection.open(str(root)) as tree:
         version = tree.metadata.get("panatlas_schema_version")
+    if version != schema.SCHEMA_VERSION:
+        said = f"its schema is {version}, and this version of panatlas has {schema.SCHEMA_VERSION}"
+        remedy = "ingest its sources into a new atlas, or use the version that made it"
+        raise StoreError(str(root), action, f"{said}; {remedy}")
+
+
+def _check_same(root: Path, organism: Organism, genes: GeneTable) -> None:
+    """Refuse to add to an Experiment made with another gene table."""
+    with soma.Collection.open(str(root)) as tree:
         made = dict(tree[layout.DATA][organism.experiment].metadata)
     remedy = "ingest with the version of panatlas that made the atlas, or into a new one"
-    if version != schema.SCHEMA_VERSION:
-        raise StoreError(
-            str(root), "append", f"schema {version} is not this version's {schema.SCHEMA_VERSION}; {remedy}"
-        )
-    if made.get("gene_sha256") != genes.sha256:
+    # Which genes in which order is what columns of X depend on; a table may gain positions later. Atlases of before
+    # this was kept are known by the digest of everything.
+    order = made.get("gene_order_sha256")
+    if (order != genes.order_sha256) if order else (made.get("gene_sha256") != genes.sha256):
         said = f"{organism.label} was made with another gene table ({made.get('gene_release')})"
         raise StoreError(str(root), "append", f"{said}; {remedy}")
 

@@ -161,6 +161,15 @@ def write_dataset(root: Path, row: DatasetRow, source: Source, organism_label: s
     write_frame(uri, schema.DATASETS, [[values[f.name]] for f in schema.DATASETS])
 
 
+def write_provenance(root: Path, row: DatasetRow, provenance: pd.DataFrame) -> None:
+    """Append a dataset's rows to census_info/label_provenance: what each label was given to, and how it matched."""
+    uri = str(root / layout.INFO / "label_provenance")
+    with soma.DataFrame.open(uri) as frame:
+        first = frame.count
+    rows = provenance.assign(soma_joinid=np.arange(first, first + len(provenance)), dataset_id=row.dataset_id)
+    write_frame(uri, schema.LABEL_PROVENANCE, [rows[f.name].to_numpy() for f in schema.LABEL_PROVENANCE])
+
+
 def write_summaries(root: Path, datasets: list[DatasetRow], built_on: str) -> None:
     """Rewrite census_info's summary, organisms and summary_cell_counts from the cells that are there.
 

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 REGISTRY = {
+    "coverage": "coverage.py",  # what is there for each organism, from which release
     "ingest": "ingest.py",  # cells/s and peak memory beside tiledbsoma.io.from_h5ad
+    "ontologies": "ontologies.py",  # load times and memory of the pinned ones; obonet, pronto and repair on real files
+    "orthologs": "orthologs.py",  # what projection carries between human and mouse, and how far sources agree
+    "proteins": "proteins.py",  # proteins/s on a CPU, a resumed run, orthologs as nearest neighbours
+    "loaders": "loaders.py",  # batches per CPU-second from packs beside tiledbsoma-ml, AnnLoader and memory
+    "sampler": "sampler.py",  # draws per CPU-second at 350 million cells beside torch.multinomial
+    "labels": "labels.py",  # share of real author labels mapped by rule, every miss, suggestions
 }
 LIBRARIES = ("panatlas", "tiledbsoma", "anndata", "numpy", "scipy", "pyarrow", "duckdb")
 

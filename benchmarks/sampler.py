@@ -1,7 +1,7 @@
 """The sampler at the design target: 350 million synthetic cells in 140,000 joint labels, one process.
 
-Group sizes follow a Zipf law (exponent 1.05), as those of the Census do roughly; the order of cells is a mapped file, as
-a release keeps it. torch's own weighted sampler is asked in the same run for the same number of categories.
+Group sizes follow a Zipf law (exponent 1.05); the order of cells is a mapped file. torch's own sampler is asked in
+the same run for the same number of categories.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
         setup, memory = time.process_time() - began, anonymous_mib() - before
         size = {"cells": f"{cells:,}", "joint_labels": f"{groups:,}"}
         rows = [size | {"what": "set-up, first batch drawn", "cpu_s": round(setup, 2), "anonymous_mib": round(memory)}]
-        table = balanced._table(0)  # noqa: SLF001 - the joint-label draw alone is what the design target names
+        table = balanced._table(0)
         rows.append({"what": "joint labels only", "draws_per_cpu_s": rate(lambda k: label_draw(table, k))})
         rows.append({"what": "balanced, with replacement", "draws_per_cpu_s": rate(windows(balanced))})
         for kind, replacement in (("balanced", False), ("uniform", True), ("uniform", False)):
@@ -92,7 +92,7 @@ def windows(one: Sampler) -> Any:
 
 def label_draw(table: Any, k: int) -> None:
     """Draw one window of joint labels."""
-    from loaders.counters import random_units  # noqa: PLC0415 - only this row looks inside
+    from loaders.counters import random_units
 
     table.draw(random_units(1, 0, np.arange(k * WINDOW, (k + 1) * WINDOW, dtype=np.uint64)))
 

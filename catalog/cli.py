@@ -11,10 +11,12 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 
+from . import cli_references
+from .cli_references import Repeatable, Switch  # noqa: TC001 - cyclopts reads the annotations
 from .console import drop_stdout, logging_to, people, plain, show_error
 from .errors import BUG, INTERRUPTED, USAGE, exit_code
 
@@ -29,8 +31,6 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # `run` says how to go on
 )
-Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
-Repeatable = Annotated[list[str], Parameter(negative=(), show_default=False, consume_multiple=False)]
 
 
 def _commands() -> ModuleType:
@@ -70,18 +70,6 @@ def ingest(
         Print the receipts as JSON on stdout.
     """
     return _commands().ingest(organism, source, manifest, atlas, dry_run=dry_run, doublets=doublets, json=json)
-
-
-@app.command
-def organisms(*, json: Switch = False) -> int:
-    """List the organisms, and which have starter sources.
-
-    Parameters
-    ----------
-    json
-        Print JSON on stdout.
-    """
-    return _commands().organisms(json=json)
 
 
 @app.command
@@ -181,6 +169,40 @@ def release(
 
 
 @app.command
+def pack(
+    release: str,
+    out: Path,
+    /,
+    *,
+    organism: Repeatable = (),
+    split: Repeatable = (),
+    piece_mib: int = 256,
+    atlas: str | None = None,
+    json: Switch = False,
+) -> int:
+    """Pack a release's cells for training: memory-mapped records that need neither the atlas nor tiledbsoma.
+
+    Parameters
+    ----------
+    release
+        Name of a release of the atlas.
+    out
+        Folder of the pack; must not exist.
+    organism
+        Only this organism. Repeatable.
+    split
+        Only cells of this split: train, validation or test. Repeatable.
+    piece_mib
+        Largest file in MiB; 30 for packs that travel.
+    atlas
+        Folder of the atlas; PANATLAS_HOME/atlas unless named.
+    json
+        Print what was packed as JSON on stdout.
+    """
+    return _commands().pack(release, out, (organism, split, piece_mib), atlas, json=json)
+
+
+@app.command
 def report(organism: str, /, *, atlas: str | None = None, json: Switch = False) -> int:
     """Write an organism's HTML report again from what the atlas holds.
 
@@ -194,6 +216,17 @@ def report(organism: str, /, *, atlas: str | None = None, json: Switch = False) 
         Print where it is as JSON on stdout.
     """
     return _commands().report(organism, atlas, json=json)
+
+
+for _command in (
+    cli_references.organisms,
+    cli_references.add_organism,
+    cli_references.gene,
+    cli_references.curate,
+    cli_references.embed_proteins,
+    cli_references.references,
+):
+    app.command(_command)
 
 
 def run(arguments: Sequence[str]) -> int:

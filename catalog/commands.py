@@ -107,6 +107,26 @@ def release(name: str, split_by: SplitBy, seed: int, atlas: str | None, *, dry_r
     return DONE
 
 
+def pack(
+    name: str, out: Path, chosen: tuple[Sequence[str], Sequence[str], int], atlas: str | None, *, json: bool
+) -> int:
+    """Pack a release."""
+    from loaders import PackOptions, make_pack  # noqa: PLC0415 - zarr, which no other command needs
+
+    organisms, splits, piece_mib = chosen
+    people = show.people()
+    with show.StageBars(people) as bars:
+        everything = PackOptions()
+        options = PackOptions(tuple(organisms), tuple(splits) or everything.splits, piece_mib, bars)
+        made = make_pack(atlas or default_atlas(), name, out, options)
+    facts = {"pack": str(out), "cells": len(made), "fingerprint": made.fingerprint, **made.about}
+    people.print(f"[green]packed[/] {len(made):,} cells of release {show.plain(name)} in {show.plain(out)}")
+    people.print(f"  fingerprint {made.fingerprint}")
+    if json:
+        show.print_json(facts)
+    return DONE
+
+
 def report(organism: str, atlas: str | None, *, json: bool) -> int:
     """Write the organism's report again."""
     path = rewrite_report(organism, atlas or default_atlas())

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from atlas import Receipt, Tally
 
+    from .curation import Acceptance, Curation
     from .releases import Release
     from .search import Found
     from .workflows import IngestRun
@@ -214,6 +215,12 @@ def show_release(console: Console, release: Release) -> None:
         if not cells:
             console.print(f"  [yellow]{name} is empty[/]: too few {split['by']}s; splits never move, so add datasets")
     console.print(f"  content sha256 {manifest['content_sha256']}")
+
+
+def show_curation(console: Console, done: Curation | Acceptance) -> None:
+    """Print what became of a curator's table."""
+    for line in done.lines():
+        console.print(plain(line))
 
 
 def show_error(console: Console, error: BaseException) -> None:

@@ -91,10 +91,16 @@ _CODES: Final = {
     "UnknownOrganismError": USAGE,
     "UnknownTermError": USAGE,
     "ReferenceMissingError": USAGE,
+    "LoaderInputError": USAGE,
+    "StateMismatchError": USAGE,
+    "ModelInputError": USAGE,
+    "CheckpointError": USAGE,
     "ContractError": REJECTED,
     "StoreError": STORE,
+    "PackError": STORE,
     "SourceError": UPSTREAM,
     "SourceUnavailableError": UPSTREAM,
+    "WeightsUnavailableError": UPSTREAM,
     "ReferenceMismatchError": UPSTREAM,
 }
 _FLOORS: Final = ("ontology", "atlas", "loaders", "model", "catalog")

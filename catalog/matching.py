@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from atlas import OneOf
-from ontology import LABELS, OntologyError, load_ontology
+from ontology import LABELS, SEPARATOR, OntologyError, load_ontology
 
 from .views import run
 
@@ -24,7 +24,6 @@ _TERM_LABELS = tuple(label for label in LABELS if label not in ("organism", "cel
 _SAYS_NOTHING = frozenset(
     ("a", "an", "and", "cell", "from", "in", "of", "or", "the", "with")
 )  # alone, in an atlas of cells
-_JOINT = " || "  # between several values of one cell
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,10 @@ def _any_label(vocabulary: dict[str, dict[str, str]], text: str, *, exactly: boo
     values: list[object] = []
     labels: list[tuple[str, str]] = []
     for label, present in vocabulary.items():
-        below = _terms_below(label, text, {i for ids in present.values() for i in ids.split(_JOINT)}, exactly=exactly)
-        found = [v for v, ids in present.items() if _holds(v, words) or not below.isdisjoint(ids.split(_JOINT))]
+        below = _terms_below(
+            label, text, {i for ids in present.values() for i in ids.split(SEPARATOR)}, exactly=exactly
+        )
+        found = [v for v, ids in present.items() if _holds(v, words) or not below.isdisjoint(ids.split(SEPARATOR))]
         if found:
             test, bound = OneOf(label, tuple(found)).to_sql()
             tests.append(f"({test})")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from atlas import HasPart, OneOf, Where, open_atlas, passing
-from ontology import get_organism
+from ontology import SEPARATOR, get_organism
 
 from .matching import match_text
 from .tables import export_tables
@@ -110,7 +110,7 @@ def _unknown_values(connection: duckdb.DuckDBPyConnection, where: Where) -> tupl
             continue  # ids come from an ontology; that a cell has none of them is an answer, not a slip
         column = condition.column
         rows = run(connection, f'SELECT DISTINCT "{column}" AS v FROM obs')  # noqa: S608 - a name of the schema
-        have = {part for row in rows.to_pylist() for part in {row["v"], *row["v"].split(" || ")}}
+        have = {part for row in rows.to_pylist() for part in {row["v"], *row["v"].split(SEPARATOR)}}
         for value in condition.values:
             if value not in have:
                 near = difflib.get_close_matches(str(value), have, n=1, cutoff=0.0)

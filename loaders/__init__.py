@@ -2,6 +2,8 @@
 
 - `Sampler`, `SamplerConfig`, `Weighting`, `GroupFacts`: which cell comes when; a position answers for itself.
 - `CellGroups`, `build_groups`, `load_groups`, `group_maxima`: cells by joint label, mapped from files.
+- `Pack`, `PackWriter`, `make_pack`, `PackOptions`: a release's cells as memory-mapped records; one small read a draw.
+- `PackedCells`, `CellRows`: cells as records and as sparse rows.
 - `group_weights`, `compatible_groups`: how group sizes become shares of the draws.
 
 May import `atlas` and `ontology`; knows torch tensors and no network. Its batches go to `model`. Until its own stream
@@ -14,14 +16,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import LoaderError, LoaderInputError, StateMismatchError
+    from .errors import LoaderError, LoaderInputError, PackError, StateMismatchError
     from .groups import CellGroups, build_groups, group_maxima, load_groups
+    from .pack import Pack, PackWriter
+    from .packing import PackOptions, make_pack
+    from .records import CellRows, PackedCells
     from .sampler import GroupFacts, Sampler, SamplerConfig
     from .weights import Weighting, compatible_groups, group_weights
 
 _HOMES = {
-    "errors": ("LoaderError", "LoaderInputError", "StateMismatchError"),
+    "errors": ("LoaderError", "LoaderInputError", "PackError", "StateMismatchError"),
     "groups": ("CellGroups", "build_groups", "group_maxima", "load_groups"),
+    "pack": ("Pack", "PackWriter"),
+    "packing": ("PackOptions", "make_pack"),
+    "records": ("CellRows", "PackedCells"),
     "sampler": ("GroupFacts", "Sampler", "SamplerConfig"),
     "weights": ("Weighting", "compatible_groups", "group_weights"),
 }
@@ -29,9 +37,15 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CellGroups",
+    "CellRows",
     "GroupFacts",
     "LoaderError",
     "LoaderInputError",
+    "Pack",
+    "PackError",
+    "PackOptions",
+    "PackWriter",
+    "PackedCells",
     "Sampler",
     "SamplerConfig",
     "StateMismatchError",
@@ -41,6 +55,7 @@ __all__ = [
     "group_maxima",
     "group_weights",
     "load_groups",
+    "make_pack",
 ]
 
 

@@ -39,3 +39,18 @@ release, seed and sampler configuration it was saved with, or start a new stream
             "configuration it was saved with, or start a new stream"
         )
         self.saved, self.here = saved, here
+
+
+class PackError(LoaderError, ValueError):
+    """A pack that is damaged, incomplete or of another format; the operator copies or makes it again.
+
+    Examples
+    --------
+    >>> raise PackError("pack/records/c/3", "other bytes than were packed", "copy it again, or pack again")
+    Traceback (most recent call last):
+    loaders.errors.PackError: pack/records/c/3: other bytes than were packed; copy it again, or pack again
+    """
+
+    def __init__(self, where: str, found: str, remedy: str) -> None:
+        super().__init__(f"{where}: {found}; {remedy}")
+        self.where, self.found, self.remedy = where, found, remedy

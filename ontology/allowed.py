@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import re
 
-from .errors import UnknownTermError
+from .errors import OntologyInputError, ReferenceMissingError, SourceUnavailableError, UnknownTermError
 from .organisms import Organism, forbidden_terms
 from .references import ontology_pins
 from .terms import Ontology, load_ontology
 
+SEPARATOR = " || "
+"""Between several terms of one cell, in ascending order, as CELLxGENE writes them."""
+MULTIPLE = ("disease", "self_reported_ethnicity")
+"""Labels that may carry several terms per cell."""
 # Tissue may be a cell line or a cultured cell type, but only by id: author texts such as "BM" or "T47D liver" would
 # otherwise meet one of 167,000 cell lines by chance.
 ID_ONLY = {"tissue": ("CL", "CVCL")}
@@ -27,9 +31,13 @@ def as_term_id(text: str) -> str | None:
 
 
 def ontology_of(term_id: str) -> Ontology | None:
-    """Return the pinned ontology that an id's prefix names, or None."""
-    prefix = re.split("[:_]", term_id, maxsplit=1)[0]
-    return load_ontology(prefix) if prefix in ontology_pins() else None
+    """Return the ontology at hand that an id's prefix names, or None."""
+    return _at_hand(re.split("[:_]", term_id, maxsplit=1)[0])
+
+
+def split_terms(term_id: str) -> tuple[str, ...]:
+    """Return the ids of a value that may hold several."""
+    return tuple(part.strip() for part in term_id.split(SEPARATOR.strip()))
 
 
 def refusal(label: str, term_id: str, organism: Organism) -> str:
@@ -40,7 +48,9 @@ def refusal(label: str, term_id: str, organism: Organism) -> str:
         return f"{prefix} ids are not used for {label} in {organism.name}; allowed: {', '.join(rules) or 'none'}"
     ontology = ontology_of(term_id)
     if ontology is None:
-        return f"{prefix} is not pinned yet, so {term_id} cannot be checked"
+        return (
+            f"{prefix} is not at hand, so {term_id} cannot be checked; run panatlas references fetch ontology {prefix}"
+        )
     try:
         line = ontology.ancestors(term_id, with_self=True)
     except UnknownTermError as error:
@@ -53,6 +63,19 @@ def refusal(label: str, term_id: str, organism: Organism) -> str:
 
 
 def text_ontologies(label: str, organism: Organism) -> tuple[Ontology, ...]:
-    """Return the ontologies in which text of a label is looked up, the preferred first."""
-    prefixes = [p for p in organism.labels.get(label, {}) if p not in ID_ONLY.get(label, ()) and p in ontology_pins()]
-    return tuple({ontology_pins()[prefix].name: load_ontology(prefix) for prefix in prefixes}.values())
+    """Return the ontologies at hand in which text of a label is looked up, the preferred first."""
+    prefixes = [p for p in organism.labels.get(label, {}) if p not in ID_ONLY.get(label, ())]
+    found = [ontology for prefix in prefixes if (ontology := _at_hand(prefix)) is not None]
+    return tuple({ontology.name: ontology for ontology in found}.values())
+
+
+def _at_hand(prefix: str) -> Ontology | None:
+    """Return the ontology that serves a prefix; None where it is neither pinned nor kept as a snapshot."""
+    if prefix in ontology_pins():
+        return load_ontology(prefix)  # a pinned one that cannot be read is an error, not an absence
+    if prefix == "NCBITaxon":  # organisms are rows of data/organisms.toml; its lineages name no cell's label
+        return None
+    try:
+        return load_ontology(prefix)
+    except (OntologyInputError, ReferenceMissingError, SourceUnavailableError):
+        return None

@@ -27,7 +27,7 @@ class OntologyInputError(OntologyError, ValueError):
 
 
 class UnknownOrganismError(OntologyError, LookupError):
-    """A name that no row of data/organisms.toml carries; the caller acts.
+    """A name that no row of organisms carries; the caller acts.
 
     Examples
     --------
@@ -36,8 +36,13 @@ class UnknownOrganismError(OntologyError, LookupError):
     ontology.errors.UnknownOrganismError: no organism is called 'humen'; nearest: human
     """
 
-    def __init__(self, asked: object, nearest: tuple[str, ...]) -> None:
-        super().__init__(f"no organism is called {asked!r}; nearest: {', '.join(nearest) or 'none'}")
+    def __init__(self, asked: object, nearest: tuple[str, ...], known: tuple[str, ...] = ()) -> None:
+        if nearest:
+            hint = f"nearest: {', '.join(nearest)}"
+        else:  # nothing is near: show what names look like
+            more = f" and {len(known) - 5} more" if len(known) > 5 else ""
+            hint = f"known are {', '.join(known[:5])}{more}; panatlas add-organism adds one"
+        super().__init__(f"no organism is called {repr(asked)[:80]}; {hint}")
         self.asked, self.nearest = asked, nearest
 
 

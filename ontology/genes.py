@@ -1,8 +1,10 @@
 """Gene tables: `load_gene_table("human")` gives the genes of an organism in the atlas's fixed order.
 
 A table is built once from pinned data wheels (gene_build.py), kept in the cache as Parquet and loaded from there in a
-fraction of a second. Names are resolved against it by resolve.py; masks come from gene_sets.py. Positions are 0-based
-starts as the reference gives them, -1 where it gives none.
+fraction of a second. A snapshot that the user fetched or imported (snapshots.py) is the table where no wheel is pinned;
+beside a pinned one it only fills in positions and lengths, because the pinned one decides which genes there are and in
+which order: two machines with different snapshots have the same var axis. Names are resolved by resolve.py; masks come
+from gene_sets.py. Positions are 0-based starts as the reference gives them, -1 where it gives none.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ from .gene_sets import core_mask, mito_mask, ribo_mask
 from .organisms import Organism, get_organism, list_organisms
 from .places import cache_dir
 from .references import wheel_pins
+from .snapshots import Snapshot, find_snapshot, read_table
 
 TEXTS = ("ids", "symbols", "biotypes", "contigs", "synonyms", "former")
-BUILD = "genes-2"
+BUILD = "genes-3"
 """Version of the way a table is derived; part of the cache key."""
-COLUMNS = ("id", "symbol", "biotype", "length", "contig", "start", "synonyms", "former", "primary")
+COLUMNS = ("id", "symbol", "biotype", "length", "contig", "start", "strand", "synonyms", "former", "primary")
+FILLED = {"contig": "", "start": -1, "strand": 0}
+"""What of a position a snapshot may add to a pinned table, with the value that means unknown; `length` besides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +52,8 @@ class GeneTable:
     """Contig names as the reference spells them; empty where unknown."""
     starts: npt.NDArray[np.int64]
     """0-based start on the contig in bp; -1 where unknown."""
+    strands: npt.NDArray[np.int8]
+    """1 forward, -1 reverse, 0 where unknown."""
     synonyms: npt.NDArray[np.object_]
     """Other names of each gene, former symbols and aliases, joined by `|`; empty where none."""
     former: npt.NDArray[np.object_]
@@ -72,7 +79,10 @@ class GeneTable:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of ids, symbols, biotypes, lengths, positions, other names and masks."""
+        """Digest of ids, symbols, biotypes, lengths, positions, other names and masks.
+
+        Strands stay out: atlases made before tables had them are known by this digest.
+        """
         digest = hashlib.sha256(f"{self.organism.term_id}\n".encode())
         for name in (*TEXTS, "lengths", "starts", "primary"):
             text = "\n".join(map(str, getattr(self, name).tolist()))
@@ -80,6 +90,11 @@ class GeneTable:
         for mask in (self.mito, self.ribo, self.core):
             digest.update(b"none\n" if mask is None else mask.tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def order_sha256(self) -> str:
+        """Digest of the organism and its ids in order: equal where two tables have the same var axis."""
+        return hashlib.sha256("\n".join([self.organism.term_id, *self.ids.tolist()]).encode()).hexdigest()
 
     @cached_property
     def id_index(self) -> pd.Index:
@@ -108,8 +123,8 @@ def make_gene_table(organism: Organism, frame: pd.DataFrame, release: str) -> Ge
     organism
         Whose genes they are.
     frame
-        Columns id, symbol and biotype; length (bp), contig, start (0-based, bp), synonyms and former (joined by `|`)
-        and primary are optional.
+        Columns id, symbol and biotype; length (bp), contig, start (0-based, bp), strand (1, -1, 0 unknown), synonyms
+        and former (joined by `|`) and primary are optional.
     release
         What the rows are a snapshot of.
 
@@ -121,7 +136,7 @@ def make_gene_table(organism: Organism, frame: pd.DataFrame, release: str) -> Ge
     missing = [name for name in ("id", "symbol", "biotype") if name not in frame.columns]
     if missing:
         raise OntologyInputError("frame", list(map(str, frame.columns)), f"also the columns {', '.join(missing)}")
-    defaults = {"length": 0, "contig": "", "start": -1, "synonyms": "", "former": ""}
+    defaults = {"length": 0, **FILLED, "synonyms": "", "former": ""}
     rows = frame.assign(**{name: value for name, value in defaults.items() if name not in frame.columns})
     rows = rows.sort_values("id", kind="stable", ignore_index=True)
     if (rows["id"] == "").any() or rows["id"].duplicated().any():
@@ -140,11 +155,12 @@ def make_gene_table(organism: Organism, frame: pd.DataFrame, release: str) -> Ge
         "lengths": rows["length"].to_numpy(dtype=np.int64),
         "contigs": text["contig"],
         "starts": rows["start"].to_numpy(dtype=np.int64),
+        "strands": rows["strand"].to_numpy(dtype=np.int8),
         **{name: rows[name].fillna("").astype(str).to_numpy(dtype=object) for name in ("synonyms", "former")},
         "primary": rows["primary"].to_numpy(dtype=bool),
     }
-    mito = mito_mask(organism, text["id"])
-    ribo = ribo_mask(organism, text["symbol"], text["biotype"])
+    mito = mito_mask(organism, text["id"], text["contig"])
+    ribo = ribo_mask(organism, text["id"], text["symbol"], text["biotype"], text["contig"])
     core = core_mask(organism, text["id"], text["symbol"], text["biotype"])
     for array in (*values.values(), *(mask for mask in (mito, ribo, core) if mask is not None)):
         array.setflags(write=False)
@@ -152,26 +168,43 @@ def make_gene_table(organism: Organism, frame: pd.DataFrame, release: str) -> Ge
 
 
 def load_gene_table(organism: str | int | Organism) -> GeneTable:
-    """Return the pinned gene table of an organism; the first call fetches and builds it, later ones read the cache.
+    """Return the gene table of an organism: the pinned one, else the snapshot that was fetched or imported.
+
+    The first call on a machine fetches and builds a pinned table, later ones read the cache. Where a snapshot lies
+    beside a pinned table it fills in contig, start, strand and length of genes that lack them, joined by id and taken
+    to be of the same assembly; `release` then names it too.
 
     Raises
     ------
     UnknownOrganismError
         When the name is not one of `list_organisms()`.
     ReferenceMissingError
-        When no pinned source carries a table for that organism.
+        When no source is pinned for that organism and no snapshot of its genes is kept here.
+    ReferenceMismatchError
+        When the snapshot's bytes are not those that were kept.
     SourceUnavailableError
-        When the reference is not in the cache yet and the package index cannot be reached.
+        When the pinned reference is not in the cache yet and the package index cannot be reached.
     """
     found = get_organism(organism)
-    if found.genes is None:
+    snapshot = find_snapshot("genes", found.name)
+    if found.genes is not None:
+        return _pinned(found, str(table_path(found)), snapshot)
+    if snapshot is None:
         have = ", ".join(o.name for o in list_organisms() if o.genes)
-        raise ReferenceMissingError("gene table", found.name, f"tables are pinned for {have}")
-    return _load(found.name, str(table_path(found)))
+        remedy = f"{fetch_remedy('genes', found)}; tables are pinned for {have}"
+        raise ReferenceMissingError("gene table", found.name, remedy)
+    return _kept(found, snapshot)
+
+
+def fetch_remedy(kind: str, organism: Organism) -> str:
+    """Return what to run for a table of genes or orthologs; an organism without a BioMart dataset imports a file."""
+    if organism.dataset:
+        return f"run panatlas references fetch {kind} {organism.name}"
+    return f"run panatlas references import {kind} {organism.name} FILE"
 
 
 def table_path(organism: Organism) -> Path:
-    """Return where the cache keeps an organism's table; the name changes with every pin it depends on."""
+    """Return where the cache keeps an organism's pinned table; the name changes with every pin it depends on."""
     assert organism.genes is not None
     source = organism.genes
     pins = [wheel_pins()[name].sha256 for name in (source.wheel, source.synonym_wheel) if name]
@@ -179,10 +212,11 @@ def table_path(organism: Organism) -> Path:
     return cache_dir() / "genes" / f"{organism.name}-{key}.parquet"
 
 
+# Keyed by row, path and snapshot (which holds its digest), so that another PANATLAS_HOME, pin, row or import in one
+# process is another table.
 @lru_cache(maxsize=4)
-def _load(name: str, path: str) -> GeneTable:
-    # Keyed by path, so that another PANATLAS_HOME or pin in the same process is another table.
-    organism, target = get_organism(name), Path(path)
+def _pinned(organism: Organism, path: str, snapshot: Snapshot | None) -> GeneTable:
+    target = Path(path)
     if not intact(target):
         from .gene_build import build_gene_frame  # noqa: PLC0415 - most processes find the cache filled
 
@@ -191,7 +225,33 @@ def _load(name: str, path: str) -> GeneTable:
     assert organism.genes is not None
     source = organism.genes
     release = "; ".join(wheel_pins()[name].release for name in (source.wheel, source.synonym_wheel) if name)
-    return make_gene_table(organism, pd.read_parquet(target), release)
+    frame = pd.read_parquet(target)
+    if snapshot is not None and _fill(frame, read_table(snapshot)):
+        release = f"{release}; positions {snapshot.release}"
+    return make_gene_table(organism, frame, release)
+
+
+@lru_cache(maxsize=4)
+def _kept(organism: Organism, snapshot: Snapshot) -> GeneTable:
+    return make_gene_table(organism, read_table(snapshot), snapshot.release)
+
+
+def _fill(frame: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Add to `frame`, in place, the positions and lengths that it lacks and `other` has; tell whether any were."""
+    other = other.drop_duplicates("id", ignore_index=True)
+    at = pd.Index(other["id"]).get_indexer(frame["id"])
+    filled = False
+    if set(FILLED) <= set(other.columns):
+        # A position is taken whole or not at all: half of one reference and half of another is of no assembly.
+        mine = (frame["start"] < 0).to_numpy() & (at >= 0)
+        mine[mine] = other["start"].to_numpy()[at[mine]] >= 0
+        for column in FILLED if mine.any() else ():
+            frame.loc[mine, column] = other[column].to_numpy()[at[mine]].astype(frame[column].dtype)
+        filled = bool(mine.any())
+    if "length" in other.columns:
+        short = (frame["length"] <= 0).to_numpy() & (at >= 0)
+        frame.loc[short, "length"] = other["length"].to_numpy()[at[short]].astype(np.int64)
+    return filled
 
 
 def _several_positions(names: npt.NDArray[np.object_]) -> pd.Series:

@@ -3,7 +3,8 @@
 Tried in this order: exact id (an obsolete one moves to its replacement), exact label, exact synonym, curated override
 (overrides.py). What matches nothing, or more than one term, stays unmapped with a reason and suggestions for a person;
 nothing is ever guessed. `unknown` (the author said so) is kept apart from `missing` (the author said nothing). Rules
-per label and organism are in allowed.py; atlas writes the term beside the author's own text.
+per label and organism are in allowed.py; atlas writes the term beside the author's own text, curate.py shows a curator
+what mapped how.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from .ages import stage_label
-from .allowed import as_term_id, ontology_of, refusal, text_ontologies
+from .ages import stage_label, stage_years
+from .allowed import MULTIPLE, SEPARATOR, as_term_id, ontology_of, refusal, split_terms, text_ontologies
 from .errors import OntologyInputError, UnknownOrganismError
 from .organisms import Organism, get_organism
 from .overrides import find_override
@@ -36,12 +37,22 @@ LABELS = (
 """The nine labels of a cell."""
 CULTURES = ("tissue", "organoid", "primary cell culture", "cell line")
 """Values of cell_culture: the CELLxGENE tissue_type vocabulary, which has no ids."""
-How = Literal["id", "replaced", "label", "synonym", "override", "unknown", "missing", "unmapped"]
-HOWS: tuple[How, ...] = ("id", "replaced", "label", "synonym", "override", "unknown", "missing", "unmapped")
+How = Literal["id", "replaced", "label", "override", "synonym", "unknown", "missing", "unmapped"]
+CONFIDENCE: dict[How, float] = {
+    "id": 1.0,  # the author chose the term
+    "replaced": 0.95,  # the author chose it, and the ontology's makers say what it is called today
+    "label": 0.9,  # the author's words are the term's own name, but the author may have meant something else by them
+    "override": 0.8,  # a person decided what the words mean here, and says why
+    "synonym": 0.7,  # one term lists the words; the source does not tell exact synonyms from broad or related ones
+    "unknown": 0.0,  # no term, so nothing to be sure of
+    "missing": 0.0,
+    "unmapped": 0.0,
+}
+"""Confidence of each way of matching, 0-1. The order is the statement: it follows who decided and on what. The steps
+between are a convention, measured on nothing: sampling may weigh by them, no probability follows from them."""
+HOWS: tuple[How, ...] = tuple(CONFIDENCE)
 """Ways of matching, the most certain first."""
 
-MULTIPLE = ("disease", "self_reported_ethnicity")
-"""Labels that may carry several terms per cell, joined by ` || ` in ascending order."""
 MISSING = frozenset({"", "nan", "none", "null", "<na>", "nat"})
 """Texts that stand for no value: what tables turn an empty cell into."""
 UNKNOWN = frozenset(
@@ -78,6 +89,26 @@ class Match:
         """True where the text became a term."""
         return self.how in ("id", "replaced", "label", "synonym", "override")
 
+    @property
+    def confidence(self) -> float:
+        """Return how sure the match is, 0-1, by the rule that made it; see `CONFIDENCE`."""
+        return CONFIDENCE[self.how]
+
+    @property
+    def years(self) -> tuple[float, float] | None:
+        """Return the span of a stage in years, from and up to; None where the term is no stage of a stated age."""
+        return stage_years(self.term_id) if self.mapped else None
+
+    def contradicts(self, other: Match) -> bool:
+        """Tell whether two matches of one label cannot both hold: no term of one is, or lies above, one of the other's.
+
+        A narrower term beside a broader one is no contradiction; something unmapped contradicts nothing.
+        """
+        if not (self.mapped and other.mapped) or self.term_id == other.term_id:
+            return False
+        mine, theirs = split_terms(self.term_id), split_terms(other.term_id)
+        return not any(_same_line(a, b) for a in mine for b in theirs)
+
 
 class Matches(dict[Any, Match]):
     """Matches by the value that was asked for; None, NaN and NA all answer as None."""
@@ -89,7 +120,13 @@ class Matches(dict[Any, Match]):
         raise KeyError(value)
 
 
-def harmonise(label: str, values: Sequence[str | None], organism: str | int | Organism) -> Matches:
+def harmonise(
+    label: str,
+    values: Sequence[str | None],
+    organism: str | int | Organism,
+    *,
+    suggestions: int = SUGGESTION_LIMIT,
+) -> Matches:
     """Map the distinct values of one label to terms.
 
     Parameters
@@ -100,6 +137,8 @@ def harmonise(label: str, values: Sequence[str | None], organism: str | int | Or
         Author texts or ids, repeated or not; None and NaN are missing values.
     organism
         Whose cells they describe: it decides which ontologies may be used.
+    suggestions
+        How many unmapped texts get suggestions, the first ones.
 
     Returns
     -------
@@ -122,7 +161,7 @@ def harmonise(label: str, values: Sequence[str | None], organism: str | int | Or
     if label not in LABELS:
         raise OntologyInputError("label", label, f"one of {', '.join(LABELS)}")
     found = get_organism(organism)
-    matches, budget = Matches(), SUGGESTION_LIMIT
+    matches, budget = Matches(), suggestions
     for value in values:
         key = None if _is_missing(value) else value
         if key in matches:
@@ -157,21 +196,39 @@ def _match(label: str, text: str, organism: Organism) -> Match:
         return _culture(text, folded, organism)
     if label == "organism":
         return _organism(text, organism)
-    if "||" in text:
+    if SEPARATOR.strip() in text:
         return _several(label, text, organism)
     return _single(label, text, organism)
 
 
+def why_not_overridden(label: str, text: str, organism: Organism) -> str:
+    """Return why an override of this text would never be asked for, or an empty string where it would be.
+
+    What the author says by id, label or synonym comes before overrides, and so does saying that nothing is known.
+    """
+    match = _match(label, text, organism)
+    if match.how not in ("unmapped", "override"):
+        how = f"by {match.how} to {match.term_id}" if match.mapped else f"as {match.how}"
+        return f"the text is taken {how} before overrides are looked at"
+    if label == "organism" or (label == "self_reported_ethnicity" and not organism.labels[label]):
+        return f"{label} of {organism.name} takes no overrides"
+    if label != "cell_culture" and SEPARATOR.strip() in text:
+        return "the text holds several values; override each of them by itself"
+    if label != "cell_culture" and _spelled_id(label, text, organism):
+        return "the text is an id, which means what its ontology says"
+    return ""
+
+
 def _single(label: str, text: str, organism: Organism) -> Match:
     stripped = text.strip()
-    term_id = as_term_id(stripped)
-    if term_id and (ontology_of(term_id) or term_id.split(":")[0] in organism.labels[label]):
+    if term_id := _spelled_id(label, stripped, organism):
         return _by_id(label, text, term_id, organism)
     reasons: list[str] = []
-    for how, candidates in (
+    tried: tuple[tuple[How, tuple[str, ...]], ...] = (
         ("label", _labelled(label, stripped, organism)),
         ("synonym", _synonymous(label, stripped, organism)),
-    ):
+    )
+    for how, candidates in tried:
         allowed = [i for i in candidates if not refusal(label, i, organism)]
         if len(allowed) == 1:
             return _with_term(text, allowed[0], how)
@@ -182,6 +239,13 @@ def _single(label: str, text: str, organism: Organism) -> Match:
     if chosen := find_override(label, stripped, organism):
         return _with_term(text, chosen, "override")
     return _without_term(text, "unmapped", "; ".join(reasons) or f"no term of {label} has this name")
+
+
+def _spelled_id(label: str, text: str, organism: Organism) -> str | None:
+    """Return the id that a text is, of an ontology we know or the label allows; "AB_1" is a text."""
+    term_id = as_term_id(text.strip())
+    known = term_id and (ontology_of(term_id) or term_id.split(":")[0] in organism.labels[label])
+    return term_id if known else None
 
 
 def _labelled(label: str, text: str, organism: Organism) -> tuple[str, ...]:
@@ -224,19 +288,20 @@ def _by_id(label: str, text: str, term_id: str, organism: Organism) -> Match:
 def _several(label: str, text: str, organism: Organism) -> Match:
     if label not in MULTIPLE:
         return _without_term(text, "unmapped", f"{label} takes one value per cell")
-    parts = [_single(label, part.strip(), organism) for part in text.split("||")]
+    parts = [_single(label, part, organism) for part in split_terms(text)]
     if lost := [part for part in parts if not part.mapped]:
         return _without_term(text, "unmapped", "; ".join(f"{part.text!r}: {part.reason}" for part in lost[:3]))
     # One term per part and each once, in the ascending order CELLxGENE asks for; as certain as its weakest part.
     terms = dict(sorted((part.term_id, part.label) for part in parts))
     how = max((part.how for part in parts), key=HOWS.index)
-    return Match(text, " || ".join(terms), " || ".join(terms.values()), how)
+    return Match(text, SEPARATOR.join(terms), SEPARATOR.join(terms.values()), how)
 
 
 def _culture(text: str, folded: str, organism: Organism) -> Match:
     if folded in CULTURES:
         return Match(text, folded, folded, "label")
-    if chosen := find_override("cell_culture", text, organism):
+    chosen = find_override("cell_culture", text, organism)
+    if chosen in CULTURES:
         return Match(text, chosen, chosen, "override")
     reason = f"not one of {', '.join(CULTURES)}"
     return replace(_without_term(text, "unmapped", reason), suggestions=tuple((word, word) for word in CULTURES))
@@ -265,9 +330,22 @@ def _ethnicity_of_animal(text: str, folded: str) -> Match:
 
 
 def _with_term(text: str, term_id: str, how: How) -> Match:
+    """Return a match; an override may name several terms."""
+    return Match(text, term_id, SEPARATOR.join(_label_of(one) for one in split_terms(term_id)), how)
+
+
+def _label_of(term_id: str) -> str:
     ontology = ontology_of(term_id)
     assert ontology is not None
-    return Match(text, term_id, ontology.label(term_id), how)
+    return ontology.label(term_id)
+
+
+def _same_line(left: str, right: str) -> bool:
+    """Tell whether one id is the other or an ancestor of it."""
+    ontology = ontology_of(left)
+    if left == right or ontology is None or left not in ontology or right not in ontology:
+        return left == right
+    return right in ontology.ancestors(left) or left in ontology.ancestors(right)
 
 
 def _without_term(text: str, how: How, reason: str = "") -> Match:

@@ -1,21 +1,22 @@
 """Organisms as data: `Organism`, `get_organism("human")`, `list_organisms()`.
 
-Everything that differs between organisms is a row of data/organisms.toml: taxon, assembly, Ensembl names, how its
-gene ids and ribosomal symbols look, which ontology serves which label, and which pinned reference holds its genes.
-Adding an organism is a row there plus its references. NCBITaxon is not consulted: its labels live in the rows.
+Everything that differs between organisms is a row of data/organisms.toml, or of a user's own file beside it
+(organism_rows.py): taxon, assembly, Ensembl names, how its gene ids and ribosomal symbols look, which ontology serves
+which label, and which pinned reference holds its genes. Adding an organism is a row plus its references, never code.
+NCBITaxon is not consulted: its labels live in the rows.
 """
 
 from __future__ import annotations
 
 import difflib
-import tomllib
+import json
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UnknownOrganismError
+from .organism_rows import DIVISION_LABELS, key_of, own_rows, shipped_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +57,7 @@ class Organism:
     """NCBI taxonomy id."""
     assembly: str
     """Genome assembly the gene reference is on."""
-    division: Literal["vertebrates", "metazoa", "plants"]
+    division: Literal["vertebrates", "metazoa", "plants", "fungi", "protists"]
     """Ensembl division that serves it."""
     dataset: str
     """BioMart dataset name."""
@@ -68,6 +69,8 @@ class Organism:
     """True for organisms beyond the reference corpus of 16."""
     mito_contig: str | None = None
     """Name of the mitochondrial contig in the assembly; None where the assembly has none."""
+    plastid_contig: str | None = None
+    """Name of the chloroplast contig; its genes are neither mitochondrial nor cytosolic ribosomal proteins."""
     ribo_pattern: str | None = None
     """Regular expression of cytosolic ribosomal protein symbols, case ignored; None where symbols do not tell."""
     symbol_case: Literal["exact", "fold"] = "exact"
@@ -103,53 +106,50 @@ def get_organism(name: str | int | Organism) -> Organism:
     Raises
     ------
     UnknownOrganismError
-        When no row carries it; the message names the nearest.
+        When no row carries it; the message names the nearest, or some that are known.
     """
     if isinstance(name, Organism):
         return name
-    key = _key(name)
+    key = key_of(name)
     found = _index().get(key)
     if found is None:
         near = difflib.get_close_matches(key[:64], _index(), n=3, cutoff=0.6)
-        raise UnknownOrganismError(name, tuple(dict.fromkeys(_index()[n].name for n in near)))
+        nearest = tuple(dict.fromkeys(_index()[n].name for n in near))
+        raise UnknownOrganismError(name, nearest, tuple(organism.name for organism in list_organisms()))
     return found
 
 
 def list_organisms() -> tuple[Organism, ...]:
-    """Return every organism, the 16 of the reference corpus first, then the extras."""
-    return _organisms()
+    """Return every organism: the 16 of the reference corpus, the shipped extras, then the user's own."""
+    return _known()[0]
 
 
 @cache
 def forbidden_terms(label: str) -> frozenset[str]:
     """Return terms that no organism may use under a label, such as CL:0000548 "animal cell" for cell_type."""
-    return frozenset(_rows()["forbidden"].get(label, ()))
+    return frozenset(shipped_rows()["forbidden"].get(label, ()))
 
 
-def _key(name: object) -> str:
-    text = " ".join(str(name).replace("_", " ").split()).casefold()
-    return text.removeprefix("ncbitaxon:").removeprefix("ncbitaxon ")
-
-
-@cache
 def _index() -> dict[str, Organism]:
+    return _known()[1]
+
+
+def _known() -> tuple[tuple[Organism, ...], dict[str, Organism]]:
+    own = own_rows()
+    # The rows themselves are the key: another home, or a changed file, is another set of organisms.
+    return _organisms(json.dumps(own) if own else "")
+
+
+@lru_cache(maxsize=4)
+def _organisms(own: str) -> tuple[tuple[Organism, ...], dict[str, Organism]]:
+    rows = shipped_rows()
+    everyone = rows["organisms"] | {name: row | {"extra": True} for name, row in json.loads(own or "{}").items()}
+    organisms = tuple(_organism(name, row, rows["labels"]) for name, row in everyone.items())
     index: dict[str, Organism] = {}
-    for organism in _organisms():
+    for organism in organisms:
         for name in (organism.name, organism.label, organism.taxon, *organism.aliases):
-            assert index.setdefault(_key(name), organism) is organism, f"two organisms answer to {name}"
-    return index
-
-
-@cache
-def _rows() -> dict[str, Any]:
-    text = resources.files(__package__).joinpath("data/organisms.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
-
-
-@cache
-def _organisms() -> tuple[Organism, ...]:
-    rows = _rows()
-    return tuple(_organism(name, row, rows["labels"]) for name, row in rows["organisms"].items())
+            assert index.setdefault(key_of(name), organism) is organism, f"two organisms answer to {name}"
+    return organisms, index
 
 
 def _organism(name: str, row: dict[str, Any], shared: dict[str, Any]) -> Organism:
@@ -157,7 +157,7 @@ def _organism(name: str, row: dict[str, Any], shared: dict[str, Any]) -> Organis
     # Labels shared by all organisms (disease, assay, ...) come first so that a row may override any of them.
     labels = {
         label: MappingProxyType({prefix: tuple(roots) for prefix, roots in prefixes.items()})
-        for label, prefixes in (shared | row.pop("labels")).items()
+        for label, prefixes in (shared | (row.pop("labels", None) or DIVISION_LABELS[row["division"]])).items()
     }
     genes = row.pop("genes", None)
     return Organism(

@@ -1,6 +1,7 @@
 """The pins of data/references.toml as values: wheels with data, ontology assets, and one string that names them all.
 
-Pure reading of a shipped file; wheels.py fetches, terms.py opens.
+Pure reading of a shipped file, and of the list of snapshots where the releases in use are named; wheels.py and
+ontology_files.py fetch, terms.py opens.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+
+from .snapshots import list_snapshots
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,22 @@ class OntologyPin:
         return f"{self.name}-ontology-{self.version}.json.zst"
 
 
+@dataclass(frozen=True)
+class OntologyFilePin:
+    """One ontology that no package carries; its file is fetched on request."""
+
+    name: str
+    """Ontology, which is also the CURIE prefix of its terms."""
+    version: str
+    """Release as its makers name it."""
+    url: str
+    """Where the file lies, at a fixed commit."""
+    sha256: str
+    """Hex digest of the file, unpacked."""
+    licence: str
+    """Licence of the ontology."""
+
+
 @cache
 def wheel_pins() -> dict[str, WheelPin]:
     """Return the data wheels by name."""
@@ -60,13 +79,21 @@ def ontology_pins() -> dict[str, OntologyPin]:
     return pins
 
 
+@cache
+def ontology_file_pins() -> dict[str, OntologyFilePin]:
+    """Return the ontologies that are fetched as files, by prefix; usable only once a snapshot is there."""
+    return {name: OntologyFilePin(name, **row) for name, row in _rows()["ontology_files"].items()}
+
+
 def guide_requirement() -> str:
     """Return the exact requirement whose assets the pins describe."""
     return str(_rows()["guide"]["requirement"])
 
 
 def ontology_release() -> str:
-    """Return the pinned ontology versions in one string, sorted by name, for receipts and manifests.
+    """Return the ontology versions in use in one string, sorted by name, for receipts and manifests.
+
+    The pinned ones, and those this machine keeps as snapshots. NCBITaxon is no part of it: its lineages map no label.
 
     Examples
     --------
@@ -74,6 +101,7 @@ def ontology_release() -> str:
     'CL v2026-03-26'
     """
     pins = {pin.name: pin.version for pin in ontology_pins().values()}
+    pins |= {kept.name: kept.release for kept in list_snapshots() if kept.kind == "ontology"}
     return ";".join(f"{name} {pins[name]}" for name in sorted(pins))
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from .errors import OntologyInputError
+from .organism_rows import ANY_ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,10 @@ class GeneMapping:
     how: npt.NDArray[np.str_]
     """id, version, symbol, synonym, ambiguous or unmapped."""
     retired: tuple[str, ...]
-    """Unmapped names that have the form of this organism's gene ids: retired, or of another release."""
+    """Unmapped names that have the form of this organism's gene ids: retired, or of another release.
+
+    Empty for an organism whose row states no form of its ids.
+    """
 
     @cached_property
     def unmapped(self) -> tuple[str, ...]:
@@ -88,6 +92,8 @@ def resolve_genes(names: Sequence[str], table: GeneTable, fallback: Sequence[str
         better = (again >= 0) | (how[open_] == "unmapped")
         index[open_], how[open_[better]] = again, ways[better]
     lost = pd.Series(given[index < 0], dtype=object)
+    if table.organism.id_pattern == ANY_ID:
+        return GeneMapping(given, index, how.astype(str), ())
     looks = lost.str.fullmatch(_versioned(table)).fillna(False).astype(bool)
     return GeneMapping(given, index, how.astype(str), tuple(dict.fromkeys(lost[looks])))
 

@@ -1,8 +1,9 @@
 """Ontologies as mappings from id to `Term`: `load_ontology("CL")["CL:0000084"].label`.
 
-The terms come from compressed assets inside the installed cellxgene-ontology-guide, opened by pinned name and digest;
-its Python code is not imported and its NCBITaxon never touched. Its `ancestors` mix is_a and part_of, and so do ours.
-match.py looks author text up here.
+Pinned terms come from compressed assets inside the installed cellxgene-ontology-guide, opened by name and digest; its
+Python code is not imported and its NCBITaxon never touched (taxa.py has the lineages of our organisms). The guide's
+`ancestors` mix is_a and part_of, and so do ours. Other ontologies are read from files (ontology_files.py). The arrays
+behind a mapping are in term_table.py. match.py looks author text up here, label_space.py makes classes of terms.
 """
 
 from __future__ import annotations
@@ -11,17 +12,36 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .errors import OntologyInputError, ReferenceMismatchError, SourceUnavailableError, UnknownTermError
-from .references import OntologyPin, guide_requirement, ontology_pins
+import numpy as np
+
+from .errors import (
+    OntologyInputError,
+    ReferenceMismatchError,
+    ReferenceMissingError,
+    SourceUnavailableError,
+    UnknownTermError,
+)
+from .organisms import Organism, list_organisms
+from .places import cache_dir
+from .references import OntologyPin, guide_requirement, ontology_file_pins, ontology_pins
+from .snapshots import find_snapshot, list_snapshots, references_dir
+from .taxa import TAXA, taxon_records, without_lineage
+from .term_table import FORM, TermTable, cached_table, count_fault, make_table
+
+if TYPE_CHECKING:
+    from .graph import Closure
+    from .term_table import Fault
 
 Index = dict[str, tuple[str, ...]]
+RELATIONS = ("is_a", "part_of")
+"""Relations whose other end lies above a term, unless a reader is told otherwise; the guide knows no other choice."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +57,11 @@ class Term:
     id: str
     """CURIE; Cellosaurus ids carry an underscore instead of a colon."""
     label: str
-    """Preferred name; empty for some obsolete terms."""
+    """Preferred name; empty for some obsolete terms, and for ids that are used and defined elsewhere."""
     synonyms: tuple[str, ...]
-    """Other names; the source does not say whether exact, broad, narrow or related."""
+    """Other names; the guide does not say whether exact, broad, narrow or related; from files the exact ones."""
     parents: tuple[str, ...]
-    """Ids one step up, by is_a or part_of."""
+    """Ids one step up, by is_a or part_of; may be empty for a term that has farther ancestors (see `Ontology`)."""
     obsolete: bool
     """True where the term must not be used any more."""
     replaced_by: str | None
@@ -51,36 +71,54 @@ class Term:
 
 
 class Ontology(Mapping[str, Term]):
-    """A pinned release of one ontology, read-only; lookups are built on first use.
+    """A release of one ontology, read-only; lookups are built on first use.
+
+    The guide leaves terms of other ontologies out but counts the steps through them: in EFO, `organism part` has the
+    ancestor EFO:0000001 at distance 2 and no parent. So distances are true, and walking `parents` may stop too early.
 
     Examples
     --------
     >>> cl = load_ontology("CL")
     >>> cl.by_label("t CELL"), cl.ancestors("CL:0000084")["CL:0000542"]
     (('CL:0000084',), 1)
+    >>> cl.nearest_common_ancestor("CL:0000084", "CL:0000236"), cl.distance("CL:0000084", "CL:0000236")
+    ('CL:0000542', 3)
     """
 
-    def __init__(self, name: str, version: str, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Wrap `records`: per id its label, ancestors (id to distance), and optionally synonyms, deprecated, ..."""
-        self.name, self.version = name, version
-        self._records = records
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        records: Mapping[str, Mapping[str, Any]] | TermTable,
+        relations: tuple[str, ...] = RELATIONS,
+    ) -> None:
+        """Wrap `records`: per id its label, deprecated, ancestors (id to distance) or parents; see `make_table`."""
+        self.name, self.version, self.relations = name, version, relations
+        self._table = records if isinstance(records, TermTable) else make_table(records)
+        self._ids = tuple(self._table.ids)
+        self._index = {term_id: i for i, term_id in enumerate(self._ids)}
 
     @property
     def release(self) -> str:
         """Return name and version, e.g. `CL v2026-03-26`."""
         return f"{self.name} {self.version}"
 
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Return what was odd in the source and how often: undefined ids, duplicates, cycles, malformed lines."""
+        return self._table.faults
+
     def __len__(self) -> int:
-        """Return the number of terms, obsolete ones included."""
-        return len(self._records)
+        """Return the number of terms, obsolete and undefined ones included."""
+        return len(self._ids)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over ids in the order of the release."""
-        return iter(self._records)
+        return iter(self._ids)
 
     def __contains__(self, term_id: object) -> bool:
         """Tell whether the id is a term, obsolete or not."""
-        return isinstance(term_id, str) and term_id in self._records
+        return isinstance(term_id, str) and term_id in self._index
 
     def __getitem__(self, term_id: str) -> Term:
         """Return a term.
@@ -90,15 +128,16 @@ class Ontology(Mapping[str, Term]):
         UnknownTermError
             A KeyError, when the id is not a term here.
         """
-        record = self._record(term_id)
+        i = self._at(term_id)
+        above, steps = self._table.closure.row(i)
         return Term(
             id=term_id,
-            label=record["label"],
-            synonyms=tuple(record.get("synonyms", ())),
-            parents=tuple(i for i, distance in record["ancestors"].items() if distance == 1),
-            obsolete=bool(record["deprecated"]),
-            replaced_by=record.get("replaced_by"),
-            consider=tuple(record.get("consider", ())),
+            label=self._table.labels[i],
+            synonyms=self._table.synonyms_of(i),
+            parents=self._named(above[steps == 1]),
+            obsolete=bool(self._table.obsolete[i]),
+            replaced_by=self._table.replaced_by[i] or None,
+            consider=self._table.consider_of(i),
         )
 
     def __repr__(self) -> str:
@@ -107,18 +146,61 @@ class Ontology(Mapping[str, Term]):
 
     def label(self, term_id: str) -> str:
         """Return a term's label; raises UnknownTermError."""
-        return str(self._record(term_id)["label"])
+        return self._table.labels[self._at(term_id)]
+
+    def closure(self) -> Closure:
+        """Return all ancestors and distances as arrays over positions; position i is the i-th id of the iteration."""
+        return self._table.closure
+
+    def parents(self, term_id: str) -> tuple[str, ...]:
+        """Return the ids one step up, in the order of the release."""
+        return self[term_id].parents
+
+    def children(self, term_id: str) -> tuple[str, ...]:
+        """Return the ids one step down, in the order of the release."""
+        return self._named(self._table.closure.children(self._at(term_id)))
 
     def ancestors(self, term_id: str, *, with_self: bool = False) -> dict[str, int]:
-        """Return every ancestor with its distance in steps; the term itself at 0 where asked for."""
-        found = dict(self._record(term_id)["ancestors"])
+        """Return every ancestor with its distance in steps, the nearest first; the term itself at 0 where asked for."""
+        above, steps = self._table.closure.row(self._at(term_id))
+        found = dict(zip(self._named(above), steps.tolist(), strict=True))
         return {term_id: 0, **found} if with_self else found
 
     def descendants(self, term_id: str, *, with_self: bool = False) -> frozenset[str]:
         """Return every term that has this one among its ancestors."""
-        self._record(term_id)
-        found = self._children.get(term_id, frozenset())
+        found = frozenset(self._named(self._table.closure.below(self._at(term_id))))
         return found | {term_id} if with_self else found
+
+    def depth(self, term_id: str) -> int:
+        """Return the steps to the nearest root, by the shortest way; 0 for a root, and for what hangs nowhere.
+
+        The longest way is left out on purpose: one odd link moves it by many steps.
+        """
+        return int(self._table.closure.depth[self._at(term_id)])
+
+    def distance(self, one: str, other: str) -> int | None:
+        """Return the steps from one term up to a common ancestor and down to the other, at least; None where none is.
+
+        A term is its own ancestor here, so to an ancestor it is the distance upwards.
+        """
+        common = self._common(one, other)
+        return min((a + b for a, b in common.values()), default=None)
+
+    def nearest_common_ancestors(self, one: str, other: str) -> tuple[str, ...]:
+        """Return the common ancestors that have no other common ancestor below them, the likeliest first.
+
+        A term is its own ancestor here. Order: fewest steps from both together, then the deepest, then by id.
+        """
+        common = self._common(one, other)
+        closure = self._table.closure
+        higher = {int(above) for term in common for above in closure.row(term)[0]}
+        lowest = [term for term in common if term not in higher]
+        ranked = sorted(lowest, key=lambda t: (sum(common[t]), -int(closure.depth[t]), self._ids[t]))
+        return self._named(ranked)
+
+    def nearest_common_ancestor(self, one: str, other: str) -> str | None:
+        """Return the first of `nearest_common_ancestors`; None where two terms share nothing."""
+        return next(iter(self.nearest_common_ancestors(one, other)), None)
 
     def current(self, term_id: str) -> str | None:
         """Return the id to use today: itself, the end of its chain of replacements, or None where there is none.
@@ -127,13 +209,13 @@ class Ontology(Mapping[str, Term]):
         """
         seen: set[str] = set()
         here = term_id
-        self._record(here)
-        while here in self._records and self._records[here]["deprecated"]:
+        self._at(here)
+        while here in self._index and self._table.obsolete[self._index[here]]:
             seen.add(here)
-            following = self._records[here].get("replaced_by")
+            following = self._table.replaced_by[self._index[here]]
             if not following or following in seen:
                 return None
-            here = str(following)
+            here = following
         return here
 
     def by_label(self, text: str) -> tuple[str, ...]:
@@ -148,45 +230,46 @@ class Ontology(Mapping[str, Term]):
         """Return current terms whose label or synonyms hold a word, compared without case and plural s."""
         return self._words.get(word, ())
 
-    def _record(self, term_id: str) -> Mapping[str, Any]:
+    def _at(self, term_id: str) -> int:
         try:
-            return self._records[term_id]
+            return self._index[term_id]
         except (KeyError, TypeError):
             raise UnknownTermError(term_id, self.release) from None
 
-    @cached_property
-    def _children(self) -> dict[str, frozenset[str]]:
-        below: dict[str, set[str]] = {}
-        for term_id, record in self._records.items():
-            for ancestor in record["ancestors"]:
-                below.setdefault(ancestor, set()).add(term_id)
-        return {term_id: frozenset(found) for term_id, found in below.items()}
+    def _named(self, positions: Iterable[int]) -> tuple[str, ...]:
+        return tuple(self._ids[i] for i in positions)
+
+    def _common(self, one: str, other: str) -> dict[int, tuple[int, int]]:
+        """Return the distance of both terms to each common ancestor, by position."""
+        ours = self._table.closure.row_with_self(self._at(one))
+        theirs = self._table.closure.row_with_self(self._at(other))
+        return {term: (steps, theirs[term]) for term, steps in ours.items() if term in theirs}
 
     @cached_property
     def _labels(self) -> Index:
-        return self._index(lambda record: (record["label"],), fold_text)
+        return self._gather(lambda i: (self._table.labels[i],), fold_text)
 
     @cached_property
     def _synonyms(self) -> Index:
-        return self._index(lambda record: record.get("synonyms", ()), fold_text)
+        return self._gather(self._table.synonyms_of, fold_text)
 
     @cached_property
     def _words(self) -> Index:
         found: dict[str, dict[str, None]] = {}
-        for term_id, record in self._current():
-            for word in words(" ".join((record["label"], *record.get("synonyms", ())))):
-                found.setdefault(word, {})[term_id] = None
+        for i in self._current():
+            for word in words(" ".join((self._table.labels[i], *self._table.synonyms_of(i)))):
+                found.setdefault(word, {})[self._ids[i]] = None
         return {word: tuple(ids) for word, ids in found.items()}
 
-    def _current(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        return ((i, record) for i, record in self._records.items() if not record["deprecated"])
+    def _current(self) -> list[int]:
+        return np.flatnonzero(~self._table.obsolete).tolist()
 
-    def _index(self, names: Any, fold: Any) -> Index:
+    def _gather(self, names: Callable[[int], Iterable[str]], fold: Callable[[str], str]) -> Index:
         found: dict[str, dict[str, None]] = {}
-        for term_id, record in self._current():
-            for name in names(record):
+        for i in self._current():
+            for name in names(i):
                 if key := fold(name):
-                    found.setdefault(key, {})[term_id] = None
+                    found.setdefault(key, {})[self._ids[i]] = None
         return {key: tuple(ids) for key, ids in found.items()}
 
 
@@ -202,30 +285,77 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def load_ontology(prefix: str) -> Ontology:
-    """Return the pinned ontology that serves a CURIE prefix; read once per process.
+    """Return the ontology that serves a CURIE prefix; read once per process, and fast from the cache ever after.
 
     Parameters
     ----------
     prefix
-        Name or prefix, such as `CL`, `UBERON`, or `ZFS` (whose terms live in ZFA).
+        Name or prefix, such as `CL`, `UBERON`, or `ZFS` (whose terms live in ZFA). `NCBITaxon` holds the lineages of
+        our organisms only. `PO` and others are there once their file was fetched or imported.
 
     Raises
     ------
     OntologyInputError
-        When no ontology of that prefix is pinned.
+        When no ontology of that prefix is known.
+    ReferenceMissingError
+        When it is known and its file is not on this machine; the message says what to run.
     SourceUnavailableError
         When the installed guide does not carry the pinned release.
     ReferenceMismatchError
         When its bytes are not the pinned ones.
     """
-    pin = ontology_pins().get(prefix)
-    if pin is None:
-        raise OntologyInputError("prefix", prefix, f"one of {', '.join(ontology_pins())}")
-    return _load(pin)
+    if pin := ontology_pins().get(prefix):
+        return _load(pin)
+    if prefix == "NCBITaxon":
+        return _load_taxa(list_organisms())
+    if _has_snapshot(prefix):
+        # The record's identity stands for its content: another home or a renewed snapshot is read anew.
+        record = references_dir() / "ontology" / f"{prefix}.json"
+        state = record.stat()
+        return _load_snapshot(prefix, record, (state.st_mtime_ns, state.st_ino))
+    if prefix in ontology_file_pins():
+        raise ReferenceMissingError("ontology", prefix, f"run panatlas references fetch ontology {prefix}")
+    known = (*ontology_pins(), *ontology_file_pins(), "NCBITaxon")
+    raise OntologyInputError("prefix", prefix, f"one of {', '.join(known)}, or one that was imported")
+
+
+def available_prefixes() -> tuple[str, ...]:
+    """Return every prefix that `load_ontology` serves on this machine now: pinned, NCBITaxon, then snapshots'."""
+    kept = [snapshot.name for snapshot in list_snapshots() if snapshot.kind == "ontology"]
+    return tuple(dict.fromkeys((*ontology_pins(), "NCBITaxon", *kept)))
+
+
+def _has_snapshot(prefix: str) -> bool:
+    plain = isinstance(prefix, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9]{0,31}", prefix, re.ASCII)
+    return bool(plain) and (references_dir() / "ontology" / f"{prefix}.json").is_file()
 
 
 @cache
 def _load(pin: OntologyPin) -> Ontology:
+    # The digest is in the name, so what another release left behind is never believed.
+    place = cache_dir() / "ontologies" / f"{pin.name}-{pin.version}-{pin.sha256[:12]}-{FORM}.npz"
+    return Ontology(pin.name, pin.version, cached_table(place, lambda: make_table(_records(pin))))
+
+
+@cache
+def _load_taxa(organisms: tuple[Organism, ...]) -> Ontology:
+    faults = count_fault("no lineage", without_lineage(organisms))
+    return Ontology("NCBITaxon", TAXA, make_table(taxon_records(organisms), faults), ("is_a",))
+
+
+@cache
+def _load_snapshot(prefix: str, record: Path, state: tuple[int, int]) -> Ontology:
+    from .ontology_files import read_ontology  # noqa: PLC0415 - it reads files into the class above
+
+    snapshot = find_snapshot("ontology", prefix)
+    assert snapshot is not None
+    place = cache_dir() / "ontologies" / f"{prefix}-{snapshot.sha256[:12]}-{FORM}.npz"
+    table = cached_table(place, lambda: read_ontology(snapshot.path, prefix, snapshot.release)._table)
+    return Ontology(prefix, snapshot.release, table)
+
+
+def _records(pin: OntologyPin) -> Mapping[str, Mapping[str, Any]]:
+    """Return the records of an asset, proved by digest."""
     import zstandard  # noqa: PLC0415 - 20 ms that callers without an ontology need not pay
 
     data = _asset(pin).read_bytes()
@@ -233,7 +363,7 @@ def _load(pin: OntologyPin) -> Ontology:
     if digest != pin.sha256:
         raise ReferenceMismatchError(f"{pin.file} of {guide_requirement()}", f"sha256 {pin.sha256}", f"sha256 {digest}")
     with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)) as stream:
-        return Ontology(pin.name, pin.version, json.load(io.TextIOWrapper(stream, encoding="utf-8")))
+        return json.load(io.TextIOWrapper(stream, encoding="utf-8"))
 
 
 def _asset(pin: OntologyPin) -> Path:

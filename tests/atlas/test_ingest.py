@@ -263,7 +263,8 @@ def test_another_gene_table_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     before = tree(tmp_path / "atlas")
     second = write_source(tmp_path / "b.h5ad", make_adata(seed=3), id="b")
     table = load_gene_table("human")
-    monkeypatch.setattr(MODULE, "load_gene_table", lambda _: SimpleNamespace(sha256="0" * 64, ids=table.ids))
+    other = SimpleNamespace(sha256="0" * 64, order_sha256="0" * 64, ids=table.ids)
+    monkeypatch.setattr(MODULE, "load_gene_table", lambda _: other)
     with pytest.raises(StoreError, match="another gene table"):
         ingest(second, uri, FAST)
     assert tree(tmp_path / "atlas") == before

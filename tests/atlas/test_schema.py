@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from atlas import schema
+from atlas.ortholog_tables import ORTHOLOG_GROUPS, ORTHOLOGS
 
 DOCS = Path(__file__).parents[2] / "docs" / "store.md"
 # obs columns of Census schema 2.4.0, from its published specification
@@ -54,6 +55,8 @@ def test_docs_list_every_column() -> None:
     text = DOCS.read_text("utf-8")
     assert rows(schema.OBS) in text
     assert rows(schema.VAR) in text
+    for fields in (schema.LABEL_PROVENANCE, ORTHOLOGS, ORTHOLOG_GROUPS):
+        assert rows(fields) in text
 
 
 def test_census_columns_are_all_there_and_marked() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from atlas import ContractError, Source
 from atlas.findings import Tally
-from atlas.standardise import GeneMap, map_genes, standardise_labels
+from atlas.standardise import GeneMap, label_columns, map_genes, standardise_labels
 from ontology import get_organism, load_gene_table
 
 pytestmark = pytest.mark.index
@@ -82,6 +82,49 @@ def test_primary_data_and_suspension_keep_to_their_vocabulary() -> None:
     frame = labels({"is_primary_data": ["True", "False"], "suspension_type": ["nucleus", "soup"]})
     assert frame["is_primary_data"].tolist() == [True, False]
     assert frame["suspension_type"].tolist() == ["nucleus", "na"]
+
+
+def findings(obs: dict[str, list[object]], **source: object) -> dict[str, tuple[int, str]]:
+    cells = Opened(pd.DataFrame(obs))
+    made = standardise_labels(Source(id="s", organism="human", uri="x", format="h5ad", **source), cells, HUMAN)
+    return {f.code: (f.count, f.found) for f in made.findings if f.severity == "warning"}
+
+
+def test_an_id_and_a_text_that_contradict_each_other_are_counted_and_the_id_is_kept() -> None:
+    obs = {
+        "cell_type_ontology_term_id": ["CL:0000084", "CL:0000084", "CL:0000583", "CL:0000084", "CL:0000236"],
+        "cell_type": ["hepatocyte", "hepatocyte", "macrophage", "zorgblatt", ""],
+    }
+    count, found = findings(obs)["label-id-text-differ"]
+    assert count == 2
+    assert found == "1 ids that contradict the text beside them, e.g. CL:0000084 (T cell) beside 'hepatocyte'"
+    frame = labels(obs)
+    assert frame["cell_type"].tolist() == ["T cell", "T cell", "alveolar macrophage", "T cell", "B cell"]
+    assert frame["author_cell_type"].tolist()[0] == "hepatocyte"
+
+
+def test_a_cell_type_is_no_tissue_unless_cells_were_cultured() -> None:
+    tissue = ["CL:0000084", "CL:0000084", "UBERON:0000178", "CL:0000084", "CL:0000084"]
+    kind = ["tissue", "primary cell culture", "tissue", "organoid", None]
+    count, found = findings({"tissue_ontology_term_id": tissue, "tissue_type": kind})["tissue-is-cell-type"]
+    assert count == 2
+    assert found.endswith("e.g. CL:0000084")
+    assert "tissue-is-cell-type" not in findings({"tissue_ontology_term_id": tissue[1:3], "tissue_type": kind[1:3]})
+
+
+def test_ages_in_years_are_the_middle_of_the_stage_or_the_start_of_an_open_one() -> None:
+    said = ["23 years", "20-29 years", "80+ years", "HsapDv:0000046", "adult", "old", None, "6 months"]
+    ages = labels({"development_stage": said})["age_years"]
+    assert ages.dtype == np.float32
+    np.testing.assert_allclose(ages, [23.5, 25, 80, np.nan, np.nan, np.nan, np.nan, 6.5 / 12], rtol=1e-6)
+
+
+def test_columns_of_labels_are_found_by_name() -> None:
+    found = label_columns(["CellType", "age", "cell_type_ontology_term_id", "x", "species", "disease_ontology_term_id"])
+    assert found == {
+        "cell_type": "CellType", "disease": "disease_ontology_term_id", "development_stage": "age",
+        "organism": "species",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("said", ["Mus musculus", "NCBITaxon:10090"])

@@ -3,13 +3,14 @@
 import time
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 import tiledbsoma as soma
 
 from atlas import StoreError, layout, store
 from atlas.ledger import now_ms
-from ontology import get_organism, load_gene_table
+from ontology import get_organism, load_gene_table, make_gene_table
 
 SCHEMA = pa.schema([("soma_joinid", pa.int64()), ("c", pa.dictionary(pa.int32(), pa.large_string()))])
 
@@ -49,6 +50,24 @@ def test_more_than_127_categories_in_two_steps(tmp_path: Path) -> None:
         frame.write(table([f"v{i:03d}" for i in range(300)]))
     with soma.DataFrame.open(uri) as frame:
         assert frame.read().concat().to_pandas()["c"].nunique() == 300
+
+
+def test_positions_may_arrive_after_the_atlas(tmp_path: Path) -> None:
+    """Columns of X depend on which genes there are in which order; atlases that name no order go on as before."""
+    human = get_organism("human")
+    frame = pd.DataFrame({"id": ["b", "a"], "symbol": ["B", "A"], "biotype": ["x", "x"]})
+    plain, placed = (make_gene_table(human, f, "one") for f in (frame, frame.assign(start=5, contig="1")))
+    store.create(tmp_path)
+    store.add_organism(tmp_path, human, plain)
+    store.add_organism(tmp_path, human, placed)
+    with pytest.raises(StoreError, match="another gene table"):
+        store.add_organism(tmp_path, human, make_gene_table(human, frame.assign(id=["c", "a"]), "two"))
+    store.tick()
+    with soma.Experiment.open(str(tmp_path / layout.DATA / human.experiment), "w") as experiment:
+        del experiment.metadata["gene_order_sha256"]
+    store.add_organism(tmp_path, human, plain)
+    with pytest.raises(StoreError, match="another gene table"):
+        store.add_organism(tmp_path, human, placed)
 
 
 @pytest.mark.index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from ontology import (
     GeneTable,
     OntologyInputError,
+    ReferenceMismatchError,
     ReferenceMissingError,
     SourceUnavailableError,
     cache_dir,
@@ -24,7 +26,7 @@ from ontology import (
     resolve_genes,
 )
 from ontology import genes as module
-from ontology.gene_sets import core_mask
+from ontology.snapshots import save_table
 
 PINNED = {"human": 78_894, "mouse": 78_317, "rhesus": 35_432, "zebrafish": 32_520, "pig": 35_682, "fly": 24_254}
 PINNED |= {"rabbit": 29_587, "chimpanzee": 33_729, "worm": 46_926, "marmoset": 40_188}
@@ -67,32 +69,82 @@ def test_a_bad_frame_is_refused(frame: pd.DataFrame) -> None:
         make_gene_table(get_organism("human"), frame, "x")
 
 
-def test_masks_tell_none_from_unknown() -> None:
+def snapshot_of(name: str, ids: list[str], release: str = "Ensembl 114 (mine)", **columns: list) -> pd.DataFrame:
+    """Keep a genes snapshot of the given ids and columns, and return it."""
+    n = len(ids)
     frame = pd.DataFrame(
-        {"id": ["ENSG00000198695", "x"], "symbol": ["MT-ND6", "RPL3"], "biotype": ["protein_coding"] * 2}
-    )
-    human = make_gene_table(get_organism("human"), frame, "x")
-    assert human.mito is not None
-    assert human.mito.tolist() == [True, False]
-    assert human.ribo is not None
-    assert human.ribo.tolist() == [False, True]
-    plant = make_gene_table(get_organism("arabidopsis"), frame, "x")
-    assert plant.mito is None
-    assert plant.ribo is None
+        {
+            "id": ids, "symbol": [""] * n, "biotype": ["protein_coding"] * n, "length": [7] * n, "contig": ["MT"] * n,
+            "start": list(range(n)), "strand": [-1] * n, "synonyms": [""] * n,
+        }
+        | columns
+    )  # fmt: skip
+    save_table("genes", name, frame, {"source": "mine.csv", "release": release})
+    return frame
 
 
-def test_ribosomal_pseudogenes_do_not_count() -> None:
-    frame = pd.DataFrame(
-        {"id": ["a", "b"], "symbol": ["RPL3", "RPL4"], "biotype": ["processed_pseudogene", "protein_coding"]}
+def test_without_a_pinned_table_the_snapshot_is_the_table(own_home: Path) -> None:
+    snapshot_of("sheep", ["ENSOARG00000000002", "ENSOARG00000000001"], synonyms=["A|B", ""])
+    table = load_gene_table("sheep")
+    assert table.ids.tolist() == ["ENSOARG00000000001", "ENSOARG00000000002"]
+    assert (table.starts.tolist(), table.strands.tolist(), table.lengths.tolist()) == ([1, 0], [-1, -1], [7, 7])
+    assert table.strands.dtype == np.int8
+    assert table.synonyms.tolist() == ["", "A|B"]
+    assert table.release == "Ensembl 114 (mine)"
+    snapshot_of("sheep", ["ENSOARG00000000003"])
+    assert load_gene_table("sheep").ids.tolist() == ["ENSOARG00000000003"]  # a renewed snapshot is seen at once
+
+
+def test_a_spoilt_snapshot_is_refused(own_home: Path) -> None:
+    snapshot_of("sheep", ["ENSOARG00000000002"])
+    (path,) = (own_home / "references" / "genes").glob("*.parquet")
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(ReferenceMismatchError, match="fetch or import it again"):
+        load_gene_table("sheep")
+
+
+@pytest.mark.index
+def test_beside_a_pinned_table_a_snapshot_only_fills_gaps(
+    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, human = load_gene_table("rhesus"), load_gene_table("human")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "cache").symlink_to(real / "cache", target_is_directory=True)
+    monkeypatch.setenv("PANATLAS_HOME", str(tmp_path / "home"))
+    ids = plain.ids[[5, 3]].tolist()
+    snapshot_of(
+        "rhesus", [*ids, "ENSMMUG99999999999"], symbol=["X", "Y", "Z"], contig=["7", "8", "9"], start=[50, -1, 1]
     )
-    ribo = make_gene_table(get_organism("human"), frame, "x").ribo
-    assert ribo is not None
-    assert ribo.tolist() == [False, True]
+    filled = load_gene_table("rhesus")
+    # Which genes there are and what they are called is the pinned table's to say, on every machine.
+    assert filled.order_sha256 == plain.order_sha256
+    assert filled.sha256 != plain.sha256
+    assert filled.symbols.tolist() == plain.symbols.tolist()
+    assert filled.lengths.tolist() == plain.lengths.tolist()
+    assert np.flatnonzero(filled.starts >= 0).tolist() == [5]
+    assert (filled.contigs[5], filled.starts[5], filled.strands[5], filled.contigs[3]) == ("7", 50, -1, "")
+    assert filled.release == f"{plain.release}; positions Ensembl 114 (mine)"
+    # Positions that are there stay.
+    snapshot_of("human", human.ids[:2].tolist(), contig=["7", "8"])
+    again = load_gene_table("human")
+    assert (again.sha256, again.release) == (human.sha256, human.release)
+
+
+def test_order_digest_is_of_organism_and_ids_alone() -> None:
+    frame = pd.DataFrame({"id": ["b", "a"], "symbol": ["B", "A"], "biotype": ["x", "x"]})
+    order = make_gene_table(get_organism("human"), frame, "one").order_sha256
+    assert order == hashlib.sha256(b"NCBITaxon:9606\na\nb").hexdigest()
+    assert make_gene_table(get_organism("human"), frame.assign(symbol="C", start=3), "two").order_sha256 == order
+    assert make_gene_table(get_organism("mouse"), frame, "one").order_sha256 != order
+    assert make_gene_table(get_organism("human"), frame.assign(id=["c", "a"]), "one").order_sha256 != order
 
 
 @pytest.mark.parametrize("name", [o.name for o in list_organisms() if o.genes is None])
 def test_an_organism_without_a_table_says_what_is_missing(name: str, own_home: Path) -> None:
-    with pytest.raises(ReferenceMissingError, match=f"no gene table is pinned for {name}; tables are pinned for human"):
+    wanted = (
+        f"no gene table is pinned for {name}; run panatlas references fetch genes {name}; tables are pinned for human"
+    )
+    with pytest.raises(ReferenceMissingError, match=wanted):
         load_gene_table(name)
     assert not own_home.exists()
 
@@ -121,6 +173,7 @@ def test_pinned_tables_equal_the_reference(name: str, real: Path) -> None:
     assert table.lengths.tolist() == oracle[3].astype(int).tolist()
     assert table.biotypes.tolist() == oracle[4].tolist()
     assert (table.starts >= 0).all() == (table.contigs != "").all() == (source.coordinates is not None)
+    assert (table.strands != 0).all() == (source.coordinates is not None)
 
 
 @pytest.mark.index
@@ -130,7 +183,7 @@ def test_a_loaded_table_needs_no_process_and_little_time(real: Path, monkeypatch
 
     first = load_gene_table("human")
     monkeypatch.setattr(subprocess, "run", refuse)
-    module._load.cache_clear()
+    module._pinned.cache_clear()
     start = time.process_time()
     again = load_gene_table("human")
     took = time.process_time() - start
@@ -138,51 +191,6 @@ def test_a_loaded_table_needs_no_process_and_little_time(real: Path, monkeypatch
     assert again.sha256 == first.sha256
     # 0.4 s on the machine it was written on; the bound leaves room for a loaded one.
     assert took < 3
-
-
-@pytest.mark.index
-@pytest.mark.parametrize(
-    ("name", "mito", "ribo"),
-    [("human", 37, 90), ("mouse", 37, 86), ("rhesus", 37, 84), ("worm", 36, 82), ("fly", 38, None), ("pig", 37, None)],
-)
-def test_quality_gene_lists(name: str, mito: int, ribo: int | None, real: Path) -> None:
-    table = load_gene_table(name)
-    assert table.mito is not None
-    assert table.mito.sum() == mito
-    assert table.ribo is not None
-    assert ribo is None or table.ribo.sum() == ribo
-    assert not (table.mito & table.ribo).any()
-    assert set(table.biotypes[table.ribo]) == {"protein_coding"}
-
-
-@pytest.mark.index
-def test_mitochondrial_list_is_the_contig(real: Path) -> None:
-    for name, contig in (("human", "chrM"), ("mouse", "chrM"), ("zebrafish", "MT")):
-        table = load_gene_table(name)
-        assert table.mito is not None
-        np.testing.assert_array_equal(table.mito, table.contigs == contig, err_msg=name)
-    assert load_gene_table("marmoset").mito is None
-
-
-@pytest.mark.index
-def test_the_core_is_broad_and_disjoint_from_quality_lists(real: Path) -> None:
-    human, mouse = load_gene_table("human"), load_gene_table("mouse")
-    assert human.core.sum() == mouse.core.sum() == 256
-    for table in (human, mouse):
-        assert table.mito is not None
-        assert table.ribo is not None
-        assert not (table.core & (table.mito | table.ribo)).any()
-        assert set(table.biotypes[table.core]) == {"protein_coding"}
-        assert table.primary[table.core].all()
-    assert set(np.char.upper(mouse.symbols[mouse.core])) == set(human.symbols[human.core])
-    assert load_gene_table("rhesus").core.sum() > 128
-    assert load_gene_table("fly").core.sum() == 0
-
-
-def test_a_core_below_half_is_dropped() -> None:
-    rows = [("g1", "GAPDH", "protein_coding"), ("g2", "ACTB", "protein_coding")]
-    ids, symbols, biotypes = (np.array(column) for column in zip(*rows, strict=True))
-    assert core_mask(get_organism("pig"), ids, symbols, biotypes).sum() == 0
 
 
 @pytest.mark.index
@@ -201,6 +209,7 @@ def test_tables_agree_with_a_second_compilation(name: str, real: Path, shared: P
         both = mine["start"].notna().to_numpy()
         # Theirs count from 1, ours from 0; a few hundred moved between releases.
         assert (mine["start"].to_numpy()[both] == table.starts[both] + 1).mean() > 0.99
+        assert (mine["strand"].to_numpy()[both] == table.strands[both]).mean() > 0.99
 
 
 @pytest.mark.index

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ontology import LABELS, Match, OntologyInputError, UnknownOrganismError, harmonise, load_ontology
-from ontology.match import HOWS, Matches
+from ontology.match import CONFIDENCE, HOWS, Matches
+from ontology.ontology_files import import_ontology
 from ontology.suggest import SUGGESTION_LIMIT
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ def one(label: str, text: object, organism: str = "human") -> Match:
         ("development_stage", "CS13", "human", "HsapDv:0000020", "synonym"),
         ("development_stage", "23", "human", "unknown", "unmapped"),
         ("development_stage", "E14.5", "mouse", "unknown", "unmapped"),
+        ("development_stage", "20-29 years", "human", "HsapDv:0000237", "label"),
+        ("development_stage", "60 to 79 years", "human", "HsapDv:0000272", "label"),
+        ("development_stage", "20-30 years", "human", "unknown", "unmapped"),  # no stage spans that
+        ("development_stage", "80+ years", "human", "HsapDv:0000095", "label"),
+        ("development_stage", "81+ years", "human", "unknown", "unmapped"),
         ("development_stage", "UBERON:0000113", "pig", "UBERON:0000113", "id"),
         ("development_stage", "UBERON:0000178", "pig", "unknown", "unmapped"),
         ("disease", "normal", "human", "PATO:0000461", "label"),
@@ -175,6 +181,47 @@ def test_several_values(text: str, term_id: str, how: str) -> None:
         assert [load_ontology("MONDO").label(i) for i in ids] == labels
 
 
+def test_an_override_may_name_several_terms() -> None:
+    match = one("disease", "lung adenocarcinom + large cell neuroendocrine carcinoma")
+    assert (match.term_id, match.how) == ("MONDO:0003960 || MONDO:0005061", "override")
+    assert match.label == "pulmonary large cell neuroendocrine carcinoma || lung adenocarcinoma"
+
+
+@pytest.mark.parametrize(
+    ("label", "left", "right", "apart"),
+    [
+        ("cell_type", "CL:0000084", "hepatocyte", True),
+        ("cell_type", "CL:0000084", "T cell", False),
+        ("cell_type", "CL:0000583", "macrophage", False),  # an alveolar one: narrower is no contradiction
+        ("cell_type", "macrophage", "CL:0000583", False),
+        ("cell_type", "CL:0000084", "zorgblatt", False),  # what did not map contradicts nothing
+        ("cell_type", "CL:0000084", "unknown", False),
+        ("disease", "MONDO:0100096", "normal", True),
+        ("disease", "MONDO:0100096 || MONDO:0005061", "lung adenocarcinoma", False),
+        ("disease", "MONDO:0100096 || MONDO:0005061", "normal", True),
+        ("sex", "PATO:0000383", "M", True),
+        ("cell_culture", "tissue", "organoids", True),
+    ],
+)
+def test_contradictions(label: str, left: str, right: str, apart: bool) -> None:
+    assert one(label, left).contradicts(one(label, right)) is apart
+    assert one(label, right).contradicts(one(label, left)) is apart
+
+
+def test_confidence_follows_the_rule_and_its_order() -> None:
+    texts = {"id": "CL:0000084", "replaced": "CL:0000003", "label": "T cell", "override": "NK", "synonym": "pDC"}
+    found = {how: one("cell_type", text) for how, text in texts.items()}
+    assert {how: m.how for how, m in found.items()} == {how: how for how in found}
+    certain = [CONFIDENCE[how] for how in ("id", "replaced", "label", "override", "synonym")]
+    assert certain == sorted(certain, reverse=True)
+    assert len(set(certain)) == len(certain)
+    assert {one("cell_type", text).confidence for text in ("zorgblatt", "unknown", None)} == {0.0}
+    assert all(0 <= CONFIDENCE[how] <= 1 for how in HOWS)
+    assert found["id"].confidence == 1
+    # Several terms are as certain as the least certain of them.
+    assert one("disease", "MONDO:0005061 || COVID-19").confidence == CONFIDENCE["label"]
+
+
 def test_one_value_per_cell_elsewhere() -> None:
     assert "one value per cell" in one("tissue", "UBERON:0000178 || UBERON:0001264").reason
 
@@ -208,6 +255,45 @@ def test_bad_calls() -> None:
     with pytest.raises(UnknownOrganismError):
         harmonise("cell_type", ["x"], "unicorn")
     assert harmonise("cell_type", [], "human") == {}
+
+
+PLANTS = """format-version: 1.2
+data-version: test
+ontology: po
+
+[Term]
+id: PO:0025131
+name: plant anatomical entity
+
+[Term]
+id: PO:0009002
+name: plant cell
+is_a: PO:0025131
+
+[Term]
+id: PO:0025034
+name: leaf
+synonym: "foliage" EXACT []
+is_a: PO:0025131
+
+[Term]
+id: PO:0000070
+name: leaf guard cell
+is_a: PO:0009002
+"""
+
+
+@pytest.mark.usefixtures("own_home")
+def test_plant_labels_map_once_the_plant_ontology_is_there(tmp_path: Path) -> None:
+    """Without it they stay unmapped, and the reason says what to run."""
+    asked = (("tissue", "leaf"), ("tissue", "foliage"), ("tissue", "PO:0025034"), ("cell_type", "leaf guard cell"))
+    assert [one(label, text, "arabidopsis").how for label, text in asked] == ["unmapped"] * 4
+    assert "panatlas references fetch ontology PO" in one("tissue", "PO:0025034", "arabidopsis").reason
+    (tmp_path / "po.obo").write_text(PLANTS, "utf-8")
+    import_ontology(tmp_path / "po.obo", "PO", {"source": "by hand", "release": "test", "licence": "none"})
+    assert [one(label, text, "arabidopsis").how for label, text in asked] == ["label", "synonym", "id", "label"]
+    assert one("cell_type", "leaf", "arabidopsis").how == "unmapped"  # no cell
+    assert one("tissue", "leaves", "arabidopsis").term_id == "unknown"
 
 
 HOSTILE = [

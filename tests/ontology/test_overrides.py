@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ontology import LABELS, get_organism, harmonise
+from ontology import LABELS, OntologyInputError, get_organism, harmonise
 from ontology.allowed import ontology_of, refusal
-from ontology.match import CULTURES
-from ontology.overrides import Override, find_override, load_overrides
+from ontology.match import CULTURES, why_not_overridden
+from ontology.overrides import (
+    Override,
+    add_overrides,
+    find_override,
+    load_overrides,
+    load_user_overrides,
+    overrides_digest,
+    user_overrides_path,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("own_home")
+HUMAN = get_organism("human")
 
 ROWS = [
     pytest.param(label, row, id=f"{label}-{row.organism}-{row.text}")
@@ -29,10 +47,11 @@ def test_a_row_is_sound(label: str, row: Override) -> None:
     if label == "cell_culture":
         assert row.term_id in CULTURES
         return
-    ontology = ontology_of(row.term_id)
-    assert ontology is not None
-    assert not ontology[row.term_id].obsolete
-    assert refusal(label, row.term_id, get_organism(organism_of(row))) == ""
+    for term_id in row.term_id.split(" || "):
+        ontology = ontology_of(term_id)
+        assert ontology is not None
+        assert not ontology[term_id].obsolete
+        assert refusal(label, term_id, get_organism(organism_of(row))) == ""
 
 
 @pytest.mark.parametrize(("label", "row"), ROWS)
@@ -61,3 +80,135 @@ def test_a_row_whose_term_is_not_allowed_is_not_used() -> None:
     # "M" is male everywhere, and "F" is female; worms have males and hermaphrodites only.
     assert find_override("sex", "M", get_organism("worm")) == "PATO:0000384"
     assert find_override("sex", "F", get_organism("worm")) is None
+
+
+def row(text: str, term_id: str = "CL:0000236", organism: str = "human") -> Override:
+    return Override(text, term_id, organism, "ann", "2026-01-02", "saw them")
+
+
+def test_the_users_rows_are_used_at_once_and_beat_the_shipped_ones() -> None:
+    assert harmonise("cell_type", ["zorgblatt", "NK"], "human")["zorgblatt"].how == "unmapped"
+    assert add_overrides("cell_type", [row("Zorg_Blatt"), row("zorgblatt"), row("NK", "CL:0000084", "*")]) == 3
+    matches = harmonise("cell_type", ["zorgblatt", "zorg blatt", "NK"], "human")
+    assert [(m.term_id, m.how) for m in matches.values()] == [
+        ("CL:0000236", "override"),
+        ("CL:0000236", "override"),
+        ("CL:0000084", "override"),
+    ]
+
+
+def test_among_the_users_rows_the_organisms_own_comes_first() -> None:
+    add_overrides("cell_type", [row("blatt", "CL:0000236", "*"), row("blatt", "CL:0000084", "mouse")])
+    assert [find_override("cell_type", "blatt", get_organism(o)) for o in ("human", "mouse")] == [
+        "CL:0000236",
+        "CL:0000084",
+    ]
+
+
+def test_another_home_has_other_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_overrides("cell_type", [row("blatt")])
+    assert find_override("cell_type", "blatt", HUMAN) == "CL:0000236"
+    monkeypatch.setenv("PANATLAS_HOME", str(tmp_path / "other"))
+    assert find_override("cell_type", "blatt", HUMAN) is None
+
+
+def test_a_file_changed_by_hand_is_read_again() -> None:
+    add_overrides("cell_type", [row("blatt")])
+    path = user_overrides_path("cell_type")
+    text = path.read_text("utf-8")
+    path.write_text(text.replace("CL:0000236", "CL:0000084"), "utf-8")
+    assert find_override("cell_type", "blatt", HUMAN) == "CL:0000084"
+    path.unlink()
+    assert find_override("cell_type", "blatt", HUMAN) is None
+
+
+def test_a_row_that_may_not_be_used_leaves_the_shipped_one() -> None:
+    add_overrides("cell_type", [row("NK", "CL:0000255")])  # eukaryotic cell, which no cell may be called
+    assert find_override("cell_type", "NK", HUMAN) == "CL:0000623"
+
+
+def test_a_word_that_is_no_culture_is_not_used() -> None:
+    add_overrides("cell_culture", [row("on a dish", "dish"), row("in a well", "cell line")])
+    assert harmonise("cell_culture", ["on a dish"], "human")["on a dish"].how == "unmapped"
+    assert harmonise("cell_culture", ["in a well"], "human")["in a well"].term_id == "cell line"
+
+
+def test_rows_are_kept_once_and_contradictions_not_at_all() -> None:
+    assert add_overrides("cell_type", [row("blatt"), row("  BLATT ")]) == 1
+    before = user_overrides_path("cell_type").read_bytes()
+    assert add_overrides("cell_type", [row("blatt")]) == 0
+    with pytest.raises(OntologyInputError, match="CL:0000236 for 'blatt', as ann decided on 2026-01-02"):
+        add_overrides("cell_type", [row("new"), row("blatt", "CL:0000084")])
+    with pytest.raises(OntologyInputError, match="a value in every field"):
+        add_overrides("cell_type", [Override("x", "CL:0000084", "human", "", "2026-01-02", "why")])
+    assert user_overrides_path("cell_type").read_bytes() == before
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
+def test_any_text_is_found_again(text: str) -> None:
+    if not text.strip():
+        return
+    path = user_overrides_path("cell_type")
+    path.unlink(missing_ok=True)
+    add_overrides("cell_type", [row("first"), row(text, "CL:0000084")])
+    assert find_override("cell_type", text, HUMAN) == "CL:0000084"
+    assert len(load_user_overrides("cell_type")) == (1 if text.casefold().strip() == "first" else 2)
+
+
+def test_two_curators_at_once_lose_nothing() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: add_overrides("cell_type", [row(f"text {i}")]), range(24)))
+    assert len(load_user_overrides("cell_type")) == 24
+    assert [p.name for p in user_overrides_path("cell_type").parent.iterdir() if p.name.startswith(".part")] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["not a table", "text\tterm_id\n", "text\tterm_id\torganism\twho\twhen\twhy\na\tb\n", "\0", "a" * 100],
+)
+def test_a_file_that_is_no_table_is_refused_by_line(text: str) -> None:
+    path = user_overrides_path("cell_type")
+    path.parent.mkdir(parents=True)
+    path.write_text(text, "utf-8")
+    with pytest.raises(OntologyInputError, match=r"cell_type\.tsv, line"):
+        find_override("cell_type", "blatt", HUMAN)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(OntologyInputError, match="UTF-8"):
+        load_user_overrides("cell_type")
+
+
+def test_the_digest_is_of_the_rows_in_force() -> None:
+    shipped = overrides_digest()
+    assert len(shipped) == 64
+    add_overrides("cell_type", [row("a"), row("b")])
+    mine = overrides_digest()
+    assert mine != shipped
+    path = user_overrides_path("cell_type")
+    lines = path.read_text("utf-8").splitlines()
+    path.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n", "utf-8")  # order says nothing
+    assert overrides_digest() == mine
+    path.unlink()
+    assert overrides_digest() == shipped
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "organism", "why"),
+    [
+        ("cell_type", "zorgblatt", "human", ""),
+        ("cell_type", "NK", "human", ""),  # a shipped override gives way to the user's
+        ("cell_type", "T cell", "human", "by label to CL:0000084"),
+        ("cell_type", "pDC", "human", "by synonym"),
+        ("cell_type", "CL:9999999", "human", "an id"),
+        ("cell_type", "unknown", "human", "as unknown"),
+        ("cell_type", "", "human", "as missing"),
+        ("disease", "flu-ish || worse", "human", "several"),
+        ("organism", "unicorn", "human", "takes no overrides"),
+        ("self_reported_ethnicity", "European", "mouse", "takes no overrides"),
+        ("cell_culture", "on a dish", "human", ""),
+    ],
+)
+def test_what_an_override_can_reach(label: str, text: str, organism: str, why: str) -> None:
+    said = why_not_overridden(label, text, get_organism(organism))
+    assert why in said
+    assert bool(said) == bool(why)

@@ -184,3 +184,62 @@ def test_real_names_of_two_species_do_not_mix(real: Path) -> None:
     assert human.ids[resolve_genes(["MATR3"], human).index[0]] == "ENSG00000015479"  # HGNC:6912
     mice = mouse.symbols[(mouse.biotypes == "protein_coding") & (mouse.symbols != mouse.ids)].tolist()
     assert (resolve_genes(mice, human).index >= 0).mean() < 0.02
+
+
+@pytest.mark.index
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("file", "name", "share"),
+    [
+        ("mouse_cortex_osmfish", "mouse", 0.9),  # a panel of 33 genes: every one counts, no threshold refuses it
+        ("mouse_bonemarrow_paul2015", "mouse", 0.8),  # 3,004 symbols of 2015
+        ("celegans_embryo_packer2019_cxg7", "worm", 0.99),
+        ("drosophila_embryo_cxg7", "fly", 0.99),
+        ("mouse_pancreas_baron_ens_cxg7", "mouse", 0.99),
+        ("human_heart_SAN_cxg", "human", 0.99),
+    ],
+)
+def test_real_panels_and_files(file: str, name: str, share: float, real: Path, shared: Path) -> None:
+    anndata = pytest.importorskip("anndata")
+    names = anndata.read_h5ad(shared / "data" / f"{file}.h5ad", backed="r").var_names.tolist()
+    table = load_gene_table(name)
+    mapping = resolve_genes(names, table)
+    placed = mapping.index >= 0
+    assert placed.mean() >= share
+    # Nothing is lost in silence: a name is placed, or it is named.
+    assert set(mapping.unmapped) == {n for n, ok in zip(names, placed, strict=True) if not ok}
+    assert sum(mapping.counts.values()) == len(names)
+
+
+@pytest.mark.index
+def test_non_coding_genes_are_placed_like_any_other(real: Path) -> None:
+    table = load_gene_table("human")
+    mapping = resolve_genes(["MALAT1", "XIST", "ENSG00000251562.9", "MT-RNR1"], table)
+    assert (mapping.index >= 0).all()
+    assert set(table.biotypes[mapping.index]) == {"lncRNA", "Mt_rRNA"}
+
+
+@given(st.data())
+def test_versions_of_any_number_come_off(small: GeneTable, data: st.DataObject) -> None:
+    """Ids, versioned ids, symbols and synonyms mixed: each lands where it would alone, whatever its neighbours."""
+    picks = data.draw(st.lists(st.sampled_from(small.ids.tolist()), max_size=20))
+    versions = [data.draw(st.one_of(st.none(), st.integers(0, 10**6))) for _ in picks]
+    names = [gene if v is None else f"{gene}.{v}" for gene, v in zip(picks, versions, strict=True)]
+    mapping = resolve_genes(names, small)
+    assert small.ids[mapping.index].tolist() == picks
+    assert mapping.how.tolist() == ["id" if v is None else "version" for v in versions]
+
+
+@pytest.mark.shared
+def test_rice_loci_of_another_project_stay_unmapped(own_home: Path, shared: Path) -> None:
+    """The table's ids are RAP's (Os01g...); MSU's LOC_Os names map only through synonyms, and are all reported."""
+    from ontology.imports import import_table
+
+    anndata = pytest.importorskip("anndata")
+    names = anndata.read_h5ad(shared / "data" / "rice_scplant.h5ad", backed="r").var_names.tolist()
+    where = {"taxon_id": 39947}
+    import_table("genes", "rice", shared / "bio" / "genes.parquet", {"id": "gene_id"}, {"release": "RAP-DB"}, where)
+    mapping = resolve_genes(names, load_gene_table("rice"))
+    assert mapping.counts == {"unmapped": 7_000}
+    assert mapping.unmapped == tuple(names)
+    assert mapping.retired == ()

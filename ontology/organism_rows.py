@@ -1,0 +1,260 @@
+"""Rows of organisms, shipped and a user's own, as checked dictionaries: `add_organism_row` writes one.
+
+Shipped rows are data/organisms.toml; a user's are home()/"references"/"organisms.toml" in the same form, read beside
+them. An organism is nothing but such a row and its references (snapshots.py), so adding one takes no code. organisms.py
+turns rows into `Organism` values; nothing here opens a gene table.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+import tomllib
+from functools import cache, lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import OntologyInputError, ReferenceMismatchError
+from .snapshots import references_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .organisms import Organism
+
+log = logging.getLogger(__name__)
+
+ANY_ID = r"[^\s|]{1,128}?"
+"""Pattern of an organism whose gene ids have no stated form: any word, shortest first so that a version comes off."""
+FILE_LIMIT = 1 << 20
+"""Bytes a user's file of organisms may have; a row takes some 500."""
+DIVISION_LABELS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
+    "vertebrates": {
+        "cell_type": {"CL": ()},
+        "tissue": {"UBERON": (), "CL": (), "CVCL": ()},
+        "development_stage": {"UBERON": ("UBERON:0000105",)},  # life cycle stage
+    },
+    "metazoa": {
+        "cell_type": {"CL": ()},
+        "tissue": {"UBERON": (), "CL": (), "CVCL": ()},
+        "development_stage": {"UBERON": ("UBERON:0000105",)},
+    },
+    "plants": {
+        "cell_type": {"PO": ("PO:0009002",), "CL": ()},
+        "tissue": {"PO": ("PO:0025131",)},
+        "development_stage": {"PO": ("PO:0009012",)},
+    },
+    "fungi": {"cell_type": {"CL": ()}, "tissue": {}, "development_stage": {}},
+    "protists": {"cell_type": {"CL": ()}, "tissue": {}, "development_stage": {}},
+}
+"""Which ontologies serve a division's labels where a row does not say; the shared labels are added to them."""
+TEXTS = ("label", "assembly", "division", "dataset", "id_pattern", "mito_contig", "plastid_contig", "ribo_pattern")
+FIELDS = {*TEXTS, "taxon", "aliases", "symbol_case", "extra", "labels"}
+
+
+@cache
+def shipped_rows() -> dict[str, Any]:
+    """Return data/organisms.toml: `organisms`, the shared `labels` and the `forbidden` terms."""
+    text = resources.files(__package__).joinpath("data/organisms.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def own_rows_path() -> Path:
+    """Return the file of a user's own organisms; it need not exist."""
+    return references_dir() / "organisms.toml"
+
+
+def own_rows() -> dict[str, dict[str, Any]]:
+    """Return a user's own rows by short name, read again whenever the home or the file changes.
+
+    Raises
+    ------
+    ReferenceMismatchError
+        When the file is not what `add_organism_row` writes; it says which row and why.
+    """
+    path = own_rows_path()
+    try:
+        state = path.stat()
+    except OSError:
+        return {}
+    return _read_own(str(path), state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+@lru_cache(maxsize=4)
+def _read_own(path: str, _changed_ns: int, size: int, _inode: int) -> dict[str, dict[str, Any]]:
+    if size > FILE_LIMIT:
+        raise ReferenceMismatchError(path, f"at most {FILE_LIMIT} bytes of organisms", f"{size} bytes")
+    try:
+        rows = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("organisms", {})
+        for name, row in rows.items():
+            check_row(name, row)
+    except (ValueError, TypeError, AttributeError) as error:  # TOML and UTF-8 errors are ValueErrors
+        raise ReferenceMismatchError(path, "rows of organisms", f"{error}; correct the file or remove it") from error
+    taken = {key: name for name, row in shipped_rows()["organisms"].items() for key in keys_of(name, row)}
+    kept: dict[str, dict[str, Any]] = {}
+    for name, row in rows.items():
+        # A later panatlas may ship what a user added first; the shipped row wins, and the atlas still opens.
+        if clash := sorted(key for key in keys_of(name, row) if key in taken):
+            log.warning("%s: row %s is left out, %s is %s already", path, name, clash[0], taken[clash[0]])
+            continue
+        taken |= dict.fromkeys(keys_of(name, row), name)
+        kept[name] = row
+    return kept
+
+
+def key_of(name: object) -> str:
+    """Return the form in which names of organisms are compared: no case, one blank, no NCBITaxon prefix."""
+    text = " ".join(str(name).replace("_", " ").split()).casefold()
+    return text.removeprefix("ncbitaxon:").removeprefix("ncbitaxon ")
+
+
+def keys_of(name: str, row: Mapping[str, Any]) -> set[str]:
+    """Return every key under which a row answers."""
+    return {key_of(each) for each in (name, row["label"], row["taxon"], *row.get("aliases", ()))}
+
+
+def add_organism_row(
+    name: str, label: str, taxon: int, division: str = "vertebrates", aliases: Sequence[str] = (), **fields: Any
+) -> Organism:
+    """Add an organism of the user's own, or change one; its references (genes, orthologs, proteins) come afterwards.
+
+    Parameters
+    ----------
+    name
+        Short name for the command line: lower-case letters, digits and hyphens.
+    label
+        Scientific name as NCBITaxon spells it.
+    taxon
+        NCBI taxonomy id.
+    division
+        Ensembl division, a key of `DIVISION_LABELS`; decides which ontologies serve its labels unless `labels` does.
+    aliases
+        Further names people use.
+    **fields
+        Any of assembly, dataset (BioMart), id_pattern (default: any word), mito_contig, plastid_contig, ribo_pattern,
+        symbol_case and labels (label to prefixes to roots), as docs/organisms.md explains them; None leaves one out.
+
+    Returns
+    -------
+    Organism
+        The new organism, known to this process and every later one with the same home.
+
+    Raises
+    ------
+    OntologyInputError
+        When a field is unknown or malformed, or another organism answers to one of the names or the taxon. A row of
+        the user's own may be given again, which replaces it; a shipped one may not.
+    """
+    # Imported here because organisms.py reads its rows from this file.
+    from .organisms import get_organism, list_organisms  # noqa: PLC0415
+
+    given = {field: value for field, value in fields.items() if value is not None}
+    row: dict[str, Any] = {"label": label, "taxon": taxon, "division": division, "aliases": list(aliases), **given}
+    row.setdefault("assembly", "unstated")
+    row.setdefault("dataset", "")
+    row.setdefault("id_pattern", ANY_ID)
+    check_row(name, row)
+    row.setdefault("labels", {k: {p: list(r) for p, r in v.items()} for k, v in DIVISION_LABELS[division].items()})
+    mine = own_rows()
+    for other in list_organisms():
+        if other.name == name and name in mine:
+            continue
+        theirs = keys_of(other.name, {"label": other.label, "taxon": other.taxon, "aliases": other.aliases})
+        if clash := sorted(keys_of(name, row) & theirs):
+            raise OntologyInputError("name", clash[0], f"a name or taxon of no other organism; it is {other.name}'s")
+        if other.experiment == "_".join(label.split()).lower():
+            raise OntologyInputError("label", label, f"a scientific name of no other organism; it is {other.name}'s")
+    _write({**mine, name: row})
+    return get_organism(name)
+
+
+def check_row(name: str, row: Mapping[str, Any]) -> None:
+    """Refuse a row that is not one.
+
+    Raises
+    ------
+    OntologyInputError
+        Naming the field, what it holds and what it may hold.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]{0,47}", name):
+        raise OntologyInputError("name", name, "lower-case letters, digits and hyphens, at most 48, a letter first")
+    if unknown := sorted(set(row) - FIELDS):
+        raise OntologyInputError("field", unknown[0], f"one of {', '.join(sorted(FIELDS))}")
+    for field in ("label", "taxon", "division"):
+        if field not in row:
+            raise OntologyInputError(field, None, f"a value in the row of {name}")
+    for field in TEXTS:
+        text = row.get(field, "")
+        if not isinstance(text, str) or len(text) > 500 or not text.isprintable():
+            raise OntologyInputError(field, text, "printable text of at most 500 characters")
+    # The label names the organism's folder in a store.
+    if not re.fullmatch(r"[A-Z][A-Za-z]+( [A-Za-z0-9.-]+){1,4}", row["label"]) or ".." in row["label"]:
+        raise OntologyInputError("label", row["label"], "a scientific name such as Rattus norvegicus")
+    taxon = row["taxon"]
+    if not isinstance(taxon, int) or isinstance(taxon, bool) or not 0 < taxon < 1 << 31:
+        raise OntologyInputError("taxon", taxon, "an NCBI taxonomy id, a whole number above 0")
+    if row["division"] not in DIVISION_LABELS:
+        raise OntologyInputError("division", row["division"], f"one of {', '.join(DIVISION_LABELS)}")
+    if row.get("symbol_case", "exact") not in ("exact", "fold"):
+        raise OntologyInputError("symbol_case", row["symbol_case"], "exact or fold")
+    if row.get("extra", True) is not True:
+        raise OntologyInputError("extra", row["extra"], "true: the reference corpus of 16 is fixed")
+    aliases = row.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(a, str) and a.strip() and a.isprintable() for a in aliases):
+        raise OntologyInputError("aliases", aliases, "a list of names")
+    for field in ("id_pattern", "ribo_pattern"):
+        try:
+            re.compile(row.get(field, ""))
+        except re.error as error:
+            raise OntologyInputError(field, row[field], f"a regular expression ({error})") from error
+    if re.compile(row.get("id_pattern", "")).groups:
+        raise OntologyInputError("id_pattern", row["id_pattern"], "no capturing groups; write (?:...)")
+    _check_labels(row.get("labels", {}))
+
+
+def _check_labels(labels: Any) -> None:
+    known = {*shipped_rows()["labels"], "cell_type", "tissue", "development_stage"}
+    wanted = "label to prefixes to lists of root terms, e.g. {'tissue': {'UBERON': []}}"
+    if not isinstance(labels, dict) or not set(labels) <= known:
+        raise OntologyInputError("labels", labels, f"{wanted}; labels are {', '.join(sorted(known))}")
+    for prefixes in labels.values():
+        sound = isinstance(prefixes, dict) and all(
+            re.fullmatch(r"[A-Za-z]{1,24}", prefix)
+            and isinstance(roots, list | tuple)
+            and all(isinstance(root, str) and re.fullmatch(r"[\w.:-]{1,64}", root, re.ASCII) for root in roots)
+            for prefix, roots in prefixes.items()
+        )
+        if not sound:
+            raise OntologyInputError("labels", labels, wanted)
+
+
+def _write(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Replace the user's file in one step."""
+    path = own_rows_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["# A user's own organisms, in the form of panatlas' data/organisms.toml. Written by add_organism_row."]
+    for name, row in rows.items():
+        lines += ["", f"[organisms.{name}]"]
+        lines += [f"{field} = {_toml(value)}" for field, value in row.items() if field != "labels"]
+        lines.append(f"[organisms.{name}.labels]")
+        for label, prefixes in row.get("labels", {}).items():
+            inner = ", ".join(f"{prefix} = {_toml(list(roots))}" for prefix, roots in prefixes.items())
+            lines.append(f"{label} = {{ {inner} }}")
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write("\n".join(lines) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+        Path(part).replace(path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def _toml(value: Any) -> str:
+    # Values are printable text, whole numbers, booleans and lists of them (check_row), where JSON is TOML too.
+    return json.dumps(value, ensure_ascii=False)
