@@ -22,7 +22,7 @@ import pandas as pd
 
 from .errors import LoaderInputError, PackError
 from .mapped import MappedArray, PlainWriter
-from .records import PackedCells, encode_cells
+from .records import PackedCells, encode_cells, record_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -200,7 +200,7 @@ class Pack:
     def read(self, cells: npt.NDArray[np.int64]) -> PackedCells:
         """Return the records of these cells, in this order, cells repeated or not."""
         offset, nnz, low, large = (self._index[name].take(cells).astype(np.int64) for name in INDEX)
-        sizes = (3 * nnz + 3) // 4 * 4 + 8 * large
+        sizes = record_sizes(nnz, large)
         pieces, within = np.divmod(offset, self._records.chunk)
         get = self._records.chunk_of
         spans = zip(pieces.tolist(), within.tolist(), (within + sizes).tolist(), strict=True)
@@ -211,10 +211,9 @@ class Pack:
     def will_need(self, cells: npt.NDArray[np.int64]) -> None:
         """Tell the system which records are read next, so that a cold disk fetches them side by side."""
         offset, nnz, large = (self._index[name].take(cells).astype(np.int64) for name in ("offset", "nnz", "large"))
-        ends = offset + 3 * nnz + 3 + 8 * large
-        for first, last in zip(offset.tolist(), ends.tolist(), strict=True):
+        for first, size in zip(offset.tolist(), record_sizes(nnz, large).tolist(), strict=True):
             piece, start = divmod(first, self._records.chunk)
-            self._records.will_need(piece, start, min(start + last - first, self._records.chunk))
+            self._records.will_need(piece, start, start + size)
 
 
 def verify_files(path: Path, files: Mapping[str, str]) -> None:

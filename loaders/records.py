@@ -72,21 +72,26 @@ class PackedCells:
         indices, values = genes.astype(np.int32), counts.astype(np.float32)
         for cell in np.flatnonzero(self.low < self.nnz):
             indices[indptr[cell] + self.low[cell] : indptr[cell + 1]] += HIGH
-        pairs = self.data.view("<u4")
-        for cell in np.flatnonzero(self.large):
-            first = aligned(starts[cell] + 3 * nnz[cell]) >> 2
-            found = pairs[first : first + 2 * self.large[cell]].reshape(-1, 2)
-            values[indptr[cell] + found[:, 0]] = found[:, 1]
+        at, found = self._large_counts()
+        values[np.repeat(indptr[:-1], self.large) + at] = found
         return CellRows(indptr, indices, values)
 
+    def _large_counts(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+        """Return position in its cell and value of each count of 255 or more, cell by cell."""
+        first = (self.starts + aligned(3 * self.nnz)) >> 2
+        before = np.cumsum(self.large) - self.large
+        words = np.repeat(first - 2 * before, self.large) + 2 * np.arange(int(self.large.sum()))
+        pairs = self.data.view("<u4")
+        return pairs[words].astype(np.int64), pairs[words + 1]
 
-def aligned(size: int) -> int:
-    """Return the next multiple of four."""
-    return -(-size // 4) * 4
+
+def aligned(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the next multiples of four."""
+    return (sizes + 3) // 4 * 4
 
 
-def record_size(nnz: int, large: int) -> int:
-    """Return the bytes of a record."""
+def record_sizes(nnz: npt.NDArray[np.int64], large: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the bytes of records."""
     return aligned(3 * nnz) + 8 * large
 
 
@@ -118,7 +123,7 @@ def encode_cells(rows: sp.csr_matrix) -> PackedCells:
     before = np.concatenate(([0], np.cumsum(whole >= LARGE)))
     large = np.diff(before[bounds])
     below = np.concatenate(([0], np.cumsum(rows.indices < HIGH)))
-    sizes = (3 * nnz + 3) // 4 * 4 + 8 * large
+    sizes = record_sizes(nnz, large)
     starts = np.concatenate(([0], np.cumsum(sizes)))
     data = np.zeros(int(starts[-1]), dtype=np.uint8)
     genes, small = rows.indices.astype("<u2").view(np.uint8), np.minimum(whole, LARGE).astype(np.uint8)
@@ -129,6 +134,6 @@ def encode_cells(rows: sp.csr_matrix) -> PackedCells:
         first, n = bounds[cell], nnz[cell]
         at = np.flatnonzero(whole[first : first + n] >= LARGE)
         pairs = np.stack([at, whole[first + at]], axis=1).astype("<u4")
-        tail = aligned(int(starts[cell] + 3 * n))
+        tail = starts[cell] + aligned(3 * n)
         data[tail : tail + pairs.nbytes] = pairs.ravel().view(np.uint8)
     return PackedCells(data, starts[:-1], nnz, np.diff(below[bounds]), large)
