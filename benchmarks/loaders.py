@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -127,6 +128,7 @@ def leg(name: str, folder: Path) -> dict[str, Any]:
         n += BATCH
     wall, cpu = time.monotonic() - wall, time.process_time() - cpu
     row = {"cells_per_s": round(n / wall), "cells_per_cpu_s": round(n / cpu), "first_batch_s": round(first, 2)}
+    row["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # before the comparison
     if name.startswith("panatlas"):
         row["batches_equal_to_store"] = compare(folder, name)
     return row
@@ -152,14 +154,8 @@ def run_leg(name: str, folder: Path) -> dict[str, Any]:
     """Return the row of one loader, run as a child with one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     command = [sys.executable, "-P", __file__, "--leg", name, str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    text = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{name} ended with status {status}")
-    row = json.loads(text.splitlines()[-1]) if text else {}
-    return {"what": name, "loader": name, **row, "peak_mib": round(usage.ru_maxrss / 1024)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
+    return {"what": name, "loader": name, **json.loads(done.stdout.splitlines()[-1])}
 
 
 def main(*, quick: bool = False) -> list[dict[str, Any]]:

@@ -44,15 +44,17 @@ def load_leg(name: str, way: str) -> dict[str, float]:
     """Load one ontology one way, in this process."""
     import zstandard
 
-    from ontology import terms
+    from ontology import ontologies
     from ontology.references import ontology_pins
 
     pin = ontology_pins()[name]
     before, start = resident_mib(), time.perf_counter()
     if way == "json":
-        kept: Any = json.loads(zstandard.ZstdDecompressor().decompressobj().decompress(terms._asset(pin).read_bytes()))
+        kept: Any = json.loads(
+            zstandard.ZstdDecompressor().decompressobj().decompress(ontologies._asset(pin).read_bytes())
+        )
     else:
-        kept = terms.load_ontology(name)
+        kept = ontologies.load_ontology(name)
         first = next(iter(kept))
         kept.ancestors(first)
         kept.descendants(first)

@@ -38,12 +38,13 @@ if TYPE_CHECKING:
     from .imports import ImportedSnapshot, import_table
     from .label_space import LabelSpace, make_label_space
     from .match import CONFIDENCE, LABELS, Match, harmonise
+    from .ontologies import load_ontology
     from .ontology_files import fetch_ontology, import_ontology, read_ontology
-    from .organism_rows import add_organism_row
     from .organisms import Organism, get_organism, list_organisms
     from .ortholog_search import find_orthologs
     from .orthologs import OrthologTable, agreement, load_orthologs
     from .overrides import overrides_digest
+    from .own_organisms import add_organism_row
     from .places import cache_dir, home
     from .projection import POLICIES, Projection, ProjectionReport, Projector, make_projector, project
     from .proteins import ProteinSet, import_proteins, load_proteins, proteins_by_ortholog, read_proteins
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from .resolve import GeneMapping, resolve_genes
     from .snapshots import Snapshot, find_snapshot, list_snapshots, read_table, save_bytes, save_table
     from .term_table import Fault
-    from .terms import Ontology, Term, load_ontology
+    from .terms import Ontology, Term
     from .text_files import ImportReport
     from .wheels import fetch_wheel_member
 
@@ -81,6 +82,10 @@ _HOMES = {
         "load_gene_table",
         "make_gene_table",
     ),
+    "group_orthologs": (
+        "ortholog_groups",
+        "orthologs_key",
+    ),
     "gtf": ("import_gtf",),
     "imports": (
         "ImportedSnapshot",
@@ -96,20 +101,16 @@ _HOMES = {
         "Match",
         "harmonise",
     ),
+    "ontologies": ("load_ontology",),
     "ontology_files": (
         "fetch_ontology",
         "import_ontology",
         "read_ontology",
     ),
-    "organism_rows": ("add_organism_row",),
     "organisms": (
         "Organism",
         "get_organism",
         "list_organisms",
-    ),
-    "group_orthologs": (
-        "ortholog_groups",
-        "orthologs_key",
     ),
     "ortholog_search": ("find_orthologs",),
     "orthologs": (
@@ -118,6 +119,7 @@ _HOMES = {
         "load_orthologs",
     ),
     "overrides": ("overrides_digest",),
+    "own_organisms": ("add_organism_row",),
     "places": (
         "cache_dir",
         "home",
@@ -154,7 +156,6 @@ _HOMES = {
     "terms": (
         "Ontology",
         "Term",
-        "load_ontology",
     ),
     "text_files": ("ImportReport",),
     "wheels": ("fetch_wheel_member",),

@@ -6,11 +6,15 @@ The rules are data (organisms.toml: labels and forbidden); here they are applied
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from .errors import OntologyInputError, ReferenceMissingError, SourceUnavailableError, UnknownTermError
+from .ontologies import load_ontology
 from .organisms import Organism, forbidden_terms
 from .references import ontology_pins
-from .terms import Ontology, load_ontology
+
+if TYPE_CHECKING:
+    from .terms import Ontology
 
 SEPARATOR = " || "
 """Between several terms of one cell, in ascending order, as CELLxGENE writes them."""

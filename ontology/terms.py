@@ -1,39 +1,22 @@
 """Ontologies as mappings from id to `Term`: `load_ontology("CL")["CL:0000084"].label`.
 
-Pinned terms come from compressed assets inside the installed cellxgene-ontology-guide, opened by name and digest; its
-Python code is not imported and its NCBITaxon never touched (taxa.py has the lineages of our organisms). The guide's
-`ancestors` mix is_a and part_of, and so do ours. Other ontologies are read from files (ontology_files.py). The arrays
-behind a mapping are in term_table.py. match.py looks author text up here, label_space.py makes classes of terms.
+The pinned guide's `ancestors` mix is_a and part_of, and so do ours; ontologies read from files know the relation. Where
+they come from is in ontologies.py and ontology_files.py, the arrays behind a mapping in term_table.py. match.py looks
+author text up here, label_space.py makes classes of terms.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib import metadata
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import (
-    OntologyInputError,
-    ReferenceMismatchError,
-    ReferenceMissingError,
-    SourceUnavailableError,
-    UnknownTermError,
-)
-from .organisms import Organism, list_organisms
-from .places import cache_dir
-from .references import OntologyPin, guide_requirement, ontology_file_pins, ontology_pins
-from .snapshots import find_snapshot, list_snapshots, references_dir
-from .taxa import TAXA, taxon_records, without_lineage
-from .term_table import FORM, TermTable, cached_table, count_fault, make_table
+from .errors import UnknownTermError
+from .term_table import TermTable, make_table
 
 if TYPE_CHECKING:
     from .graph import Closure
@@ -50,6 +33,7 @@ class Term:
 
     Examples
     --------
+    >>> from ontology import load_ontology
     >>> load_ontology("CL")["CL:0000084"].label
     'T cell'
     """
@@ -78,6 +62,7 @@ class Ontology(Mapping[str, Term]):
 
     Examples
     --------
+    >>> from ontology import load_ontology
     >>> cl = load_ontology("CL")
     >>> cl.by_label("t CELL"), cl.ancestors("CL:0000084")["CL:0000542"]
     (('CL:0000084',), 1)
@@ -282,100 +267,3 @@ def words(text: str) -> tuple[str, ...]:
     """Return the distinct words of a text, without case and plural s."""
     found = re.findall(r"[a-z0-9]+", fold_text(text))
     return tuple(dict.fromkeys(word[:-1] if len(word) > 3 and word.endswith("s") else word for word in found))
-
-
-def load_ontology(prefix: str) -> Ontology:
-    """Return the ontology that serves a CURIE prefix; read once per process, and fast from the cache ever after.
-
-    Parameters
-    ----------
-    prefix
-        Name or prefix, such as `CL`, `UBERON`, or `ZFS` (whose terms live in ZFA). `NCBITaxon` holds the lineages of
-        our organisms only. `PO` and others are there once their file was fetched or imported.
-
-    Raises
-    ------
-    OntologyInputError
-        When no ontology of that prefix is known.
-    ReferenceMissingError
-        When it is known and its file is not on this machine; the message says what to run.
-    SourceUnavailableError
-        When the installed guide does not carry the pinned release.
-    ReferenceMismatchError
-        When its bytes are not the pinned ones.
-    """
-    if pin := ontology_pins().get(prefix):
-        return _load(pin)
-    if prefix == "NCBITaxon":
-        return _load_taxa(list_organisms())
-    if _has_snapshot(prefix):
-        # The record's identity stands for its content: another home or a renewed snapshot is read anew.
-        record = references_dir() / "ontology" / f"{prefix}.json"
-        state = record.stat()
-        return _load_snapshot(prefix, record, (state.st_mtime_ns, state.st_ino))
-    if prefix in ontology_file_pins():
-        raise ReferenceMissingError("ontology", prefix, f"run panatlas references fetch ontology {prefix}")
-    known = (*ontology_pins(), *ontology_file_pins(), "NCBITaxon")
-    raise OntologyInputError("prefix", prefix, f"one of {', '.join(known)}, or one that was imported")
-
-
-def available_prefixes() -> tuple[str, ...]:
-    """Return every prefix that `load_ontology` serves on this machine now: pinned, NCBITaxon, then snapshots'."""
-    kept = [snapshot.name for snapshot in list_snapshots() if snapshot.kind == "ontology"]
-    return tuple(dict.fromkeys((*ontology_pins(), "NCBITaxon", *kept)))
-
-
-def _has_snapshot(prefix: str) -> bool:
-    plain = isinstance(prefix, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9]{0,31}", prefix, re.ASCII)
-    return bool(plain) and (references_dir() / "ontology" / f"{prefix}.json").is_file()
-
-
-@cache
-def _load(pin: OntologyPin) -> Ontology:
-    # The digest is in the name, so what another release left behind is never believed.
-    place = cache_dir() / "ontologies" / f"{pin.name}-{pin.version}-{pin.sha256[:12]}-{FORM}.npz"
-    return Ontology(pin.name, pin.version, cached_table(place, lambda: make_table(_records(pin))))
-
-
-@cache
-def _load_taxa(organisms: tuple[Organism, ...]) -> Ontology:
-    faults = count_fault("no lineage", without_lineage(organisms))
-    return Ontology("NCBITaxon", TAXA, make_table(taxon_records(organisms), faults), ("is_a",))
-
-
-@cache
-def _load_snapshot(prefix: str, record: Path, state: tuple[int, int]) -> Ontology:
-    from .ontology_files import read_ontology  # noqa: PLC0415 - it reads files into the class above
-
-    snapshot = find_snapshot("ontology", prefix)
-    assert snapshot is not None
-    place = cache_dir() / "ontologies" / f"{prefix}-{snapshot.sha256[:12]}-{FORM}.npz"
-    table = cached_table(place, lambda: read_ontology(snapshot.path, prefix, snapshot.release)._table)
-    return Ontology(prefix, snapshot.release, table)
-
-
-def _records(pin: OntologyPin) -> Mapping[str, Mapping[str, Any]]:
-    """Return the records of an asset, proved by digest."""
-    import zstandard  # noqa: PLC0415 - 20 ms that callers without an ontology need not pay
-
-    data = _asset(pin).read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != pin.sha256:
-        raise ReferenceMismatchError(f"{pin.file} of {guide_requirement()}", f"sha256 {pin.sha256}", f"sha256 {digest}")
-    with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)) as stream:
-        return json.load(io.TextIOWrapper(stream, encoding="utf-8"))
-
-
-def _asset(pin: OntologyPin) -> Path:
-    try:
-        guide = metadata.distribution("cellxgene-ontology-guide")
-    except metadata.PackageNotFoundError as error:
-        raise SourceUnavailableError(pin.file, "cellxgene-ontology-guide is not installed", _remedy()) from error
-    path = Path(str(guide.locate_file(f"cellxgene_ontology_guide/data/{pin.file}")))
-    if not path.is_file():
-        raise SourceUnavailableError(pin.file, f"cellxgene-ontology-guide {guide.version} lacks it", _remedy())
-    return path
-
-
-def _remedy() -> str:
-    return f"install {guide_requirement()}"

@@ -11,7 +11,7 @@ import pytest
 from ontology import LABELS, SourceUnavailableError, UnknownOrganismError, list_organisms, load_gene_table
 from ontology import coverage_table as module
 from ontology.coverage_table import WHATS, coverage, coverage_releases
-from ontology.organism_rows import add_organism_row
+from ontology.own_organisms import add_organism_row
 from ontology.snapshots import save_bytes, save_table
 
 if TYPE_CHECKING:

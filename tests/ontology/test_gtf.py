@@ -93,7 +93,7 @@ def test_every_flavour_gives_the_same_genes(
 
 
 def test_ncbi_names_genes_by_symbol(own_home: Path, tmp_path: Path) -> None:
-    from ontology.organism_rows import add_organism_row
+    from ontology.own_organisms import add_organism_row
 
     add_organism_row("axolotl", "Ambystoma mexicanum", 8296)
     text = (

@@ -93,7 +93,7 @@ def test_a_coarse_label_leaves_its_leaves_open_and_its_siblings_closed() -> None
 
 def test_digests_are_the_same_in_another_process() -> None:
     code = (
-        "from ontology.terms import load_ontology; from ontology.label_space import make_label_space;"
+        "from ontology.ontologies import load_ontology; from ontology.label_space import make_label_space;"
         f"print(make_label_space(load_ontology('CL'), {{'{B}', '{CD8}', '{T}', '{CD4}'}}).digest)"
     )
     found = {

@@ -23,9 +23,9 @@ from ontology import (
     ontology_files,
     ontology_release,
 )
+from ontology.ontologies import available_prefixes
 from ontology.ontology_files import fetch_ontology, import_ontology, read_ontology
 from ontology.references import OntologyFilePin, ontology_file_pins, ontology_pins
-from ontology.terms import available_prefixes
 from tests.servers import serving
 
 if TYPE_CHECKING:

@@ -27,10 +27,11 @@ from ontology import (
     resolve_genes,
 )
 from ontology.imports import import_table
-from ontology.organism_rows import ANY_ID, add_organism_row, own_rows_path
+from ontology.ontologies import load_ontology
+from ontology.organism_rows import ANY_ID, own_rows_path
 from ontology.organisms import forbidden_terms
+from ontology.own_organisms import add_organism_row
 from ontology.references import ontology_pins, wheel_pins
-from ontology.terms import load_ontology
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,8 +24,8 @@ from ontology import (
     get_organism,
     list_organisms,
     load_ontology,
+    ontologies,
     ontology_release,
-    terms,
 )
 from ontology.references import OntologyPin, ontology_pins
 from ontology.taxa import taxon_records, without_lineage
@@ -90,7 +90,7 @@ def test_synonyms_find_their_terms() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pins_open_and_loading_is_quick(name: str) -> None:
-    terms._load.cache_clear()
+    ontologies._load.cache_clear()
     start = time.process_time()
     ontology = load_ontology(name)
     # 0.02-0.4 s where it was written; the largest is Cellosaurus with 167,186 terms.
@@ -122,16 +122,16 @@ def test_unknown_ids_are_key_errors(term_id: object) -> None:
 def test_a_changed_asset_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path) -> None:
     pin = ontology_pins()["CL"]
     forged = tmp_path / pin.file
-    forged.write_bytes(terms._asset(pin).read_bytes() + b"\0")
-    monkeypatch.setattr(terms, "_asset", lambda _: forged)
-    terms._load.cache_clear()
+    forged.write_bytes(ontologies._asset(pin).read_bytes() + b"\0")
+    monkeypatch.setattr(ontologies, "_asset", lambda _: forged)
+    ontologies._load.cache_clear()
     with pytest.raises(ReferenceMismatchError, match=pin.sha256):
         load_ontology("CL")
 
 
 def test_a_missing_asset_names_the_package() -> None:
     with pytest.raises(SourceUnavailableError, match="install cellxgene-ontology-guide=="):
-        terms._asset(OntologyPin("CL", "v1999-01-01", "0" * 64))
+        ontologies._asset(OntologyPin("CL", "v1999-01-01", "0" * 64))
 
 
 def record(**over: object) -> dict[str, object]:
@@ -240,11 +240,11 @@ def test_ties_between_nearest_ancestors_are_broken_by_steps_depth_and_id() -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_cached_form_is_quick_and_the_same(name: str, own_home: Path) -> None:
-    terms._load.cache_clear()
+    ontologies._load.cache_clear()
     first = load_ontology(name)
     (kept,) = (own_home / "cache" / "ontologies").glob("*.npz")
     was = kept.read_bytes()
-    terms._load.cache_clear()
+    ontologies._load.cache_clear()
     start = time.process_time()
     again = load_ontology(name)
     again.closure()
@@ -259,20 +259,20 @@ def test_the_cached_form_is_quick_and_the_same(name: str, own_home: Path) -> Non
 
 @pytest.mark.parametrize("damage", [b"", b"no zip at all", b"PK\x03\x04"])
 def test_a_damaged_cache_is_made_again(own_home: Path, damage: bytes) -> None:
-    terms._load.cache_clear()
+    ontologies._load.cache_clear()
     load_ontology("HsapDv")
     (kept,) = (own_home / "cache" / "ontologies").glob("*.npz")
     kept.write_bytes(damage)
     # Even one that carries the digest of the damage is not believed to be a table.
     kept.with_name(f"{kept.name}.sha256").write_text(hashlib.sha256(damage).hexdigest())
-    terms._load.cache_clear()
+    ontologies._load.cache_clear()
     assert len(load_ontology("HsapDv")) == 260
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(own_home: Path) -> None:
     own_home.mkdir()
     (own_home / "cache").write_text("a file where a folder should be")
-    terms._load.cache_clear()
+    ontologies._load.cache_clear()
     assert len(load_ontology("HsapDv")) == 260
 
 
