@@ -22,6 +22,7 @@ from ontology import (
     ReferenceMismatchError,
     ReferenceMissingError,
     SourceUnavailableError,
+    UnknownOrganismError,
     get_organism,
     load_orthologs,
     ortholog_groups,
@@ -84,12 +85,13 @@ def write_ortholog_tables(root: Path) -> OrthologsWritten:
     root
         Folder of the atlas; the caller holds its writer's lock. Tables that an older version did not make are added.
     """
-    organisms = [get_organism(name) for name in experiments(root)]
+    organisms, unknown = _organisms(root)
     try:
         key = orthologs_key(organisms)
         if _kept_key(root) == key:
             return OrthologsWritten(False, *_counts(root), ())
         pairs, notes = _pairs(organisms)
+        notes = (*unknown, *notes)
         groups = _groups(organisms, set(pairs["organism"]))
     except (SourceUnavailableError, ReferenceMismatchError) as error:
         note = f"census_info/{ORTHOLOGS_FRAME} is left as it was: {error}"
@@ -100,6 +102,17 @@ def write_ortholog_tables(root: Path) -> OrthologsWritten:
     for name, fields, rows in ((ORTHOLOGS_FRAME, ORTHOLOGS, pairs), (GROUPS_FRAME, ORTHOLOG_GROUPS, groups)):
         _replace_rows(root, name, fields, rows, key)
     return OrthologsWritten(True, len(pairs), len(groups), notes)
+
+
+def _organisms(root: Path) -> tuple[list[Organism], tuple[str, ...]]:
+    """Return the atlas' organisms, and a note for each that this machine has no row of."""
+    known, notes = [], []
+    for name in experiments(root):
+        try:
+            known.append(get_organism(name))
+        except UnknownOrganismError:
+            notes.append(f"no orthologs of {name}: it was added on another machine; panatlas add-organism adds it here")
+    return known, tuple(notes)
 
 
 def _pairs(organisms: Iterable[Organism]) -> tuple[pd.DataFrame, tuple[str, ...]]:

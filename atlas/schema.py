@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ontology import LABELS
 
-SCHEMA_VERSION = "1.1.0"  # of panatlas' own additions; semver: a column removed or retyped raises the major
+SCHEMA_VERSION = "1.1.0"  # of panatlas' own additions; an atlas of another version is refused, with the remedy
 CENSUS_SCHEMA_VERSION = "2.4.0"  # what the official clients find under census_info/summary
 DATASET_SCHEMA_VERSION = "7.1.0"  # CELLxGENE dataset schema whose vocabulary the labels use
 

@@ -6,7 +6,8 @@ needs the sizes (a release's summaries) at once and the order of cells only wher
 
 from __future__ import annotations
 
-import json
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,15 +42,6 @@ class CellGroups:
         """Return the number of cells."""
         return int(self.offsets[-1])
 
-    def save(self, folder: Path) -> None:
-        """Write the groups as two .npy files and a note of their shape."""
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "offsets.npy", self.offsets)
-        if not (isinstance(self.order, np.memmap) and Path(str(self.order.filename)) == folder / "order.npy"):
-            np.save(folder / "order.npy", self.order)
-        note = {"groups": len(self.offsets) - 1, "cells": len(self)}
-        (folder / "groups.json").write_text(json.dumps(note), encoding="utf-8")
-
 
 def build_groups(codes: Iterable[npt.NDArray], n_groups: int, n_cells: int, folder: Path | None = None) -> CellGroups:
     """Return the groups of cells numbered 0..n-1.
@@ -64,12 +56,13 @@ def build_groups(codes: Iterable[npt.NDArray], n_groups: int, n_cells: int, fold
     n_cells
         Cells in all, for the width of a cell number.
     folder
-        Where the order of cells is kept as a mapped file; None keeps it in memory.
+        Where the groups are kept as mapped files, there whole or not at all; must not exist. None keeps them in memory.
 
     Raises
     ------
     LoaderInputError
-        When a code is outside -1..n_groups-1, or no cell is in any group.
+        When a code is outside -1..n_groups-1, no cell is in any group, `codes` can be iterated only once, or `folder`
+        exists.
     """
     sizes = np.zeros(n_groups + 1, dtype=np.int64)
     for block in codes:
@@ -81,28 +74,40 @@ def build_groups(codes: Iterable[npt.NDArray], n_groups: int, n_cells: int, fold
     if not offsets[-1]:
         raise LoaderInputError("codes", "no cell in any group", "at least one cell")
     width = np.uint32 if n_cells <= 1 << 32 else np.uint64
-    total = int(offsets[-1])
     if folder is None:
-        order: npt.NDArray = np.empty(total, dtype=width)
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        order = np.lib.format.open_memmap(folder / "order.npy", mode="w+", dtype=width, shape=(total,))
+        order = np.empty(int(offsets[-1]), dtype=width)
+        _fill(codes, offsets, order)
+        return CellGroups(offsets, order)
+    if folder.exists():
+        raise LoaderInputError("folder", str(folder), "a folder that does not exist yet")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    try:
+        mapped = np.lib.format.open_memmap(part / "order.npy", mode="w+", dtype=width, shape=(int(offsets[-1]),))
+        _fill(codes, offsets, mapped)
+        mapped.flush()
+        np.save(part / "offsets.npy", offsets)
+        part.chmod(0o755)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return load_groups(folder)
+
+
+def _fill(codes: Iterable[npt.NDArray], offsets: npt.NDArray[np.int64], order: npt.NDArray) -> None:
+    """Put every cell behind those already placed in its group."""
     following, first = offsets[:-1].copy(), 0
     for block in codes:
         for start in range(0, len(block), BLOCK):
             part = np.asarray(block[start : start + BLOCK], dtype=np.int64)
             _place(part, first, following, order)
             first += len(part)
-    groups = CellGroups(offsets, order)
-    if folder is not None:
-        order.flush()  # type: ignore[attr-defined]
-        groups.save(folder)
-        return load_groups(folder)
-    return groups
+    if not np.array_equal(following, offsets[1:]):
+        raise LoaderInputError("codes", "other cells the second time", "a list, or an object that iterates anew")
 
 
 def _place(codes: npt.NDArray[np.int64], first: int, following: npt.NDArray[np.int64], order: npt.NDArray) -> None:
-    """Put one block's cells behind those already placed in their groups."""
+    """Place one block's cells."""
     rank = np.argsort(codes, kind="stable")
     rank = rank[np.searchsorted(codes[rank], 0) :]
     ordered = codes[rank]
@@ -122,12 +127,11 @@ def load_groups(folder: Path) -> CellGroups:
         When the files do not fit together.
     """
     try:
-        note = json.loads((folder / "groups.json").read_text(encoding="utf-8"))
         offsets = np.load(folder / "offsets.npy", allow_pickle=False)
         order = np.load(folder / "order.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise LoaderInputError("folder", str(folder), f"groups that `CellGroups.save` wrote ({error})") from error
-    if note.get("groups") != len(offsets) - 1 or not note.get("cells") == offsets[-1] == len(order):
+        raise LoaderInputError("folder", str(folder), f"groups that `build_groups` wrote ({error})") from error
+    if offsets[-1] != len(order):
         raise LoaderInputError("folder", str(folder), "files of one and the same grouping; build them again")
     return CellGroups(offsets, order)
 

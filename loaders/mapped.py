@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import zarr
 
 OPEN_CHUNKS = 512
-"""Chunks of one array that stay mapped; well below the usual limit of 1,024 open files."""
+"""Chunks that stay mapped in a process, over all arrays; each holds a file, of which 1,024 is the usual limit."""
 
 
 class PlainWriter:
@@ -98,7 +98,6 @@ class MappedArray:
         for file in self.files():
             if not file.is_file() or file.stat().st_size != self.chunk * self.dtype.itemsize:
                 raise PackError(str(file), "missing or cut short", "copy it again, or pack again")
-        self._map = lru_cache(maxsize=OPEN_CHUNKS)(self._open)
 
     def __len__(self) -> int:
         """Return the number of elements."""
@@ -111,7 +110,7 @@ class MappedArray:
 
     def chunk_of(self, number: int) -> npt.NDArray:
         """Return one whole chunk, mapped."""
-        return self._map(number)[0]
+        return _open_chunk(self, number)[0]
 
     def take(self, index: npt.NDArray[np.int64]) -> npt.NDArray:
         """Return the elements at these positions."""
@@ -135,12 +134,15 @@ class MappedArray:
 
     def will_need(self, number: int, first: int, last: int) -> None:
         """Tell the system that elements first..last-1 of a chunk are read soon; a hint only."""
-        _, mapping = self._map(number)
+        _, mapping = _open_chunk(self, number)
         start = first * self.dtype.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
         if hasattr(mmap, "MADV_WILLNEED"):
             mapping.madvise(mmap.MADV_WILLNEED, start, last * self.dtype.itemsize - start)
 
-    def _open(self, number: int) -> tuple[npt.NDArray, mmap.mmap]:
-        with (self.folder / "c" / str(number)).open("rb") as file:
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return np.frombuffer(mapping, dtype=self.dtype), mapping
+
+@lru_cache(maxsize=OPEN_CHUNKS)
+def _open_chunk(array: MappedArray, number: int) -> tuple[npt.NDArray, mmap.mmap]:
+    """Return one chunk, mapped; the least recently used one is let go when too many are open."""
+    with (array.folder / "c" / str(number)).open("rb") as stream:
+        mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapping, dtype=array.dtype), mapping

@@ -1,6 +1,6 @@
 """Packs: a release's cells as records in memory-mapped files, for draws that cost one small read each.
 
-A pack is a zarr v3 group: `records` (bytes), `index/*` (where each record lies), `cells/*` (one integer per cell and
+A pack is a zarr v3 group: `records` (bytes), `index/*` (where each record lies), `cells/*` (one number per cell and
 label), and `genes.parquet`. Its fingerprint covers every chunk. It is a cache: made from a release by packing.py,
 verified when opened, thrown away at will, and moved to machines that have neither the atlas nor tiledbsoma. records.py
 says what a record holds.
@@ -39,7 +39,7 @@ INDEX_CHUNK = 1 << 20
 """Elements per chunk of the arrays with one number per cell."""
 INDEX = {"offset": "<u8", "nnz": "<u4", "low": "<u4", "large": "<u4"}
 VERIFIED = "verified.json"
-"""Note of which files were found sound, by size and time of change; never part of a pack that travels."""
+"""Note of which files were found sound here; a copy of the pack does not believe it."""
 
 
 class PackWriter:
@@ -97,7 +97,7 @@ class PackWriter:
         rows
             CSR matrix of counts over the organism's genes.
         codes
-            Integers per cell by name; the same names and types in every call.
+            Numbers per cell by name; the same names and types in every call.
         """
         packed = encode_cells(rows)
         ends = np.append(packed.starts[1:], len(packed.data))
@@ -138,7 +138,7 @@ class PackWriter:
 
 
 class Pack:
-    """An opened pack: records by cell number, and integers per cell.
+    """An opened pack: records by cell number, and numbers per cell.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ class Pack:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Return the names of the integers per cell."""
+        """Return the names of the numbers per cell."""
         return tuple(self._cells)
 
     def genes(self) -> pd.DataFrame:
@@ -190,11 +190,11 @@ class Pack:
         return pd.read_parquet(self.path / "genes.parquet")
 
     def column(self, name: str) -> npt.NDArray:
-        """Return the integers of all cells, mapped where possible."""
+        """Return one column of all cells, mapped where possible."""
         return self._cells[name].whole()
 
     def codes(self, name: str, cells: npt.NDArray[np.int64]) -> npt.NDArray:
-        """Return the integers of some cells."""
+        """Return one column of some cells."""
         return self._cells[name].take(cells)
 
     def read(self, cells: npt.NDArray[np.int64]) -> PackedCells:
@@ -204,7 +204,8 @@ class Pack:
         pieces, within = np.divmod(offset, self._records.chunk)
         get = self._records.chunk_of
         spans = zip(pieces.tolist(), within.tolist(), (within + sizes).tolist(), strict=True)
-        parts = [get(piece)[first:last] for piece, first, last in spans]
+        # A cell without counts has no bytes, and may stand where no file begins any more.
+        parts = [get(piece)[first:last] for piece, first, last in spans if last > first]
         data = np.concatenate(parts) if parts else np.empty(0, np.uint8)
         return PackedCells(data, np.cumsum(sizes) - sizes, nnz, low, large)
 
@@ -213,7 +214,8 @@ class Pack:
         offset, nnz, large = (self._index[name].take(cells).astype(np.int64) for name in ("offset", "nnz", "large"))
         for first, size in zip(offset.tolist(), record_sizes(nnz, large).tolist(), strict=True):
             piece, start = divmod(first, self._records.chunk)
-            self._records.will_need(piece, start, start + size)
+            if size:
+                self._records.will_need(piece, start, start + size)
 
 
 def verify_files(path: Path, files: Mapping[str, str]) -> None:
@@ -235,7 +237,8 @@ def verify_files(path: Path, files: Mapping[str, str]) -> None:
         if path.resolve() not in file.resolve().parents or not file.is_file():
             raise PackError(str(file), "missing", "copy it again, or pack again")
         stat = file.stat()
-        fresh[name] = [stat.st_size, stat.st_mtime_ns]
+        # Device and inode too: a copy keeps size and time of change, and has not been proved.
+        fresh[name] = [stat.st_size, stat.st_mtime_ns, stat.st_dev, stat.st_ino]
         if known.get(name) != fresh[name] and _sha256(file) != digest:
             raise PackError(str(file), "other bytes than were packed", "copy it again, or pack again")
     if fresh != known:

@@ -79,9 +79,10 @@ def make_pack(atlas: str, release: str, path: Path, options: PackOptions | None 
     names = [opened.experiment(name) for name in options.organisms or opened.organisms]
     names.sort(key=lambda name: get_organism(name).term_id)  # the order of their codes under `organism`
     tables = {name: _cells_of(opened, folder, name, options) for name in names}
-    if not any(len(table) for table in tables.values()):
+    names = [name for name in names if len(tables[name])]  # the others would shift the codes of genes against cells
+    if not names:
         raise LoaderInputError("release", release, "a release with cells of these organisms and splits that pass QC")
-    vocabulary = _vocabulary(tables)
+    vocabulary = _vocabulary([tables[name] for name in names])
     about = {
         "release": release,
         "content_sha256": manifest["content_sha256"],
@@ -117,11 +118,11 @@ def _columns() -> dict[str, str]:
     return {label: TERMLESS.get(label) or f"{label}_ontology_term_id" for label in LABELS}
 
 
-def _vocabulary(tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
+def _vocabulary(tables: list[pd.DataFrame]) -> dict[str, list[str]]:
     """Return the sorted values of every coded column, over all organisms."""
     columns = _columns() | {"dataset": "dataset_id", "donor": "donor"}
     found: dict[str, set[str]] = {name: set() for name in columns}
-    for table in tables.values():
+    for table in tables:
         for name, column in columns.items():
             found[name] |= set(_values(table, name, column).unique())
     return {name: sorted(map(str, values)) for name, values in found.items()}

@@ -106,7 +106,7 @@ def encode_cells(rows: sp.csr_matrix) -> PackedCells:
     Raises
     ------
     LoaderInputError
-        When counts are not whole numbers from 1 to 2^24, genes are not ascending, or there are 2^17 genes or more.
+        When counts are not whole numbers from 1 to 2^24, genes are not ascending, or there are more than 2^17 genes.
     """
     if rows.shape[1] > 2 * HIGH:
         raise LoaderInputError("rows", f"{rows.shape[1]} genes", f"at most {2 * HIGH}")

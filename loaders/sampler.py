@@ -107,6 +107,7 @@ class Sampler:
         self._key = make_key(self.fingerprint)
         self._table = lru_cache(maxsize=2)(self._make_table)
         self._quotas = lru_cache(maxsize=2)(self._make_quotas)
+        self._walked = lru_cache(maxsize=2)(self._make_walked)
 
     def _digest(self) -> int:
         """Return a key of the groups and what is known of them; cell weights are the release's, whose name is in it."""
@@ -251,7 +252,7 @@ class Sampler:
         inside = permute(self._lane(0, "cell"), within, sizes.astype(np.uint64), tweak).astype(np.int64)
         return self._cells(self.groups.offsets[group] + inside)
 
-    def _walked(self, epoch: int) -> Cells:
+    def _make_walked(self, epoch: int) -> Cells:
         """Return how many cells of each group came in earlier epochs; a curriculum changes the quotas until it ends."""
         settled = min(epoch, self.config.weighting.curriculum_epochs)
         walked = np.zeros(len(self.groups.offsets) - 1, dtype=np.int64)

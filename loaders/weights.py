@@ -104,19 +104,29 @@ def group_weights(
         weights = weights * confidence
     weights = np.where(sizes > 0, weights ** (weighting.alpha * weighting.exponent(epoch)), 0.0)
     if specific is not None and not specific.all():
-        weights = _soften(sizes, weights, specific, compatible or ())
+        trust = np.ones_like(sizes) if confidence is None else confidence
+        weights = _soften(sizes, weights, specific, compatible or (), trust)
     return _cap(weights / weights.sum(), sizes, weighting, draws)
 
 
-def _soften(sizes: Floats, weights: Floats, specific: npt.NDArray[np.bool_], compatible: Sequence[Codes]) -> Floats:
-    """Give each cell of a coarse group the mean rate of the cells it may be one of; alone, the rate of all cells."""
+def _soften(
+    sizes: Floats,
+    weights: Floats,
+    specific: npt.NDArray[np.bool_],
+    compatible: Sequence[Codes],
+    confidence: Floats,
+) -> Floats:
+    """Give each cell of a coarse group the mean rate of the cells it may be one of, times its own confidence.
+
+    A cell that may be none of the specific ones gets the rate of all of them.
+    """
     out = weights.copy()
     known = specific & (sizes > 0)
     overall = weights[known].sum() / sizes[known].sum() if known.any() else 0.0
     for group, members in zip(np.flatnonzero(~specific), compatible, strict=True):
         cells = sizes[members].sum()
         rate = weights[members].sum() / cells if cells else overall
-        out[group] = sizes[group] * rate if rate else weights[group]
+        out[group] = sizes[group] * rate * confidence[group] if rate else weights[group]
     return out
 
 

@@ -182,3 +182,10 @@ def test_a_damaged_reference_leaves_everything(root: Path) -> None:
     assert (done.rewritten, done.pairs, done.groups) == (False, 3, 5)
     assert "fetch or import it again" in done.notes[0]
     assert files(root) == before
+
+
+def test_an_organism_this_machine_does_not_know_is_a_note(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "experiments", lambda _: ["homo_sapiens", "mus_musculus", "ambystoma_mexicanum"])
+    done = write_ortholog_tables(root)
+    assert done.pairs == 3
+    assert any("ambystoma_mexicanum" in note and "add-organism" in note for note in done.notes)

@@ -29,19 +29,29 @@ def test_groups_are_the_cells_of_each_code_in_order(codes: list[int], cut: int) 
 
 def test_saved_groups_are_mapped_and_equal(tmp_path: Path) -> None:
     codes = np.random.default_rng(0).integers(-1, 30, 10_000)
-    kept = build_groups([codes], 30, 10_000, folder=tmp_path)
+    kept = build_groups([codes], 30, 10_000, folder=tmp_path / "g")
     assert isinstance(kept.order, np.memmap)
     np.testing.assert_array_equal(kept.order, build_groups([codes], 30, 10_000).order)
 
 
 def test_files_of_another_grouping_are_refused(tmp_path: Path) -> None:
-    build_groups([np.array([0, 1, 1])], 2, 3, folder=tmp_path)
-    np.save(tmp_path / "offsets.npy", np.array([0, 1, 4]))
+    folder = tmp_path / "g"
+    build_groups([np.array([0, 1, 1])], 2, 3, folder=folder)
+    with pytest.raises(LoaderInputError, match="does not exist yet"):
+        build_groups([np.array([0, 1, 1])], 2, 3, folder=folder)
+    np.save(folder / "offsets.npy", np.array([0, 1, 4]))
     with pytest.raises(LoaderInputError, match="build them again"):
-        load_groups(tmp_path)
-    (tmp_path / "order.npy").unlink()
+        load_groups(folder)
+    (folder / "order.npy").unlink()
     with pytest.raises(LoaderInputError, match="folder"):
-        load_groups(tmp_path)
+        load_groups(folder)
+
+
+def test_codes_that_come_only_once_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    for folder in (None, tmp_path / "g"):
+        with pytest.raises(LoaderInputError, match="iterates anew"):
+            build_groups((codes for codes in [np.array([0, 1, 1])]), 2, 3, folder=folder)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("codes", [[3], [-2], [-1, -1]])

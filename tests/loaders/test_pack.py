@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
+import resource
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,9 +15,6 @@ import scipy.sparse as sp
 import zarr
 
 from loaders import LoaderInputError, Pack, PackError, PackWriter
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RNG = np.random.default_rng(5)
 N_CELLS, N_GENES = 1500, 70_000
@@ -56,7 +56,55 @@ def test_any_cells_in_any_order_come_back(pack: Pack, matrix: sp.csr_matrix) -> 
         np.testing.assert_array_equal(rows.indices, expected.indices)
         np.testing.assert_array_equal(rows.counts, expected.data)
         np.testing.assert_array_equal(pack.codes("label", cells), cells)
-    pack.will_need(np.arange(N_CELLS))
+
+
+def test_what_is_needed_next_is_told_file_by_file(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(pack._records, "will_need", lambda *span: told.append(span))
+    pack.will_need(np.array([3, 7, 900]))  # 7 is empty
+    assert len(told) == 2
+    for cell, (piece, first, last) in zip((3, 900), told, strict=True):
+        packed = pack.read(np.array([cell]))
+        np.testing.assert_array_equal(pack._records.chunk_of(piece)[first:last], packed.data)
+
+
+def test_an_empty_last_cell_is_a_cell(tmp_path: Path, matrix: sp.csr_matrix) -> None:
+    size = int(np.diff(matrix[:3].indptr).sum())
+    block = sp.csr_matrix((matrix[:3].data, matrix[:3].indices, [*matrix[:3].indptr, size]), shape=(4, N_GENES))
+    for piece_mib in (1, 30):
+        pack = write(tmp_path / f"p{piece_mib}", block, piece_mib=piece_mib)
+        pack.will_need(np.array([3, 0]))
+        np.testing.assert_array_equal(np.diff(pack.read(np.array([3, 0, 3])).decode().indptr)[[0, 2]], [0, 0])
+    alone = write(tmp_path / "alone", sp.csr_matrix((2, N_GENES)))
+    assert alone.read(np.array([1])).decode().counts.size == 0
+
+
+def test_a_copy_is_proved_anew(pack: Pack, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(pack.path, copy)
+    file = copy / "records" / "c" / "2"
+    stat, data = file.stat(), bytearray(file.read_bytes())
+    data[9] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(PackError, match="records/c/2"):
+        Pack(copy)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files by /proc")
+def test_many_files_never_exhaust_the_limit(
+    tmp_path: Path, matrix: sp.csr_matrix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loaders.pack.INDEX_CHUNK", 4)
+    pack = write(tmp_path / "p", matrix[:700])
+    before, (soft, hard) = len(list(Path("/proc/self/fd").iterdir())), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 600, hard))
+    try:
+        cells = np.arange(700)
+        np.testing.assert_array_equal(pack.column("label"), cells)
+        np.testing.assert_array_equal(pack.read(cells).decode().counts, matrix[:700].data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_it_is_a_zarr_group_that_zarr_reads(pack: Pack, matrix: sp.csr_matrix) -> None:
@@ -72,7 +120,6 @@ def test_many_chunks_per_column_answer_alike(
     tmp_path: Path, matrix: sp.csr_matrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("loaders.pack.INDEX_CHUNK", 64)
-    monkeypatch.setattr("loaders.mapped.OPEN_CHUNKS", 3)
     pack = write(tmp_path / "p", matrix)
     cells = RNG.integers(0, N_CELLS, 300)
     np.testing.assert_array_equal(pack.codes("label", cells), cells)

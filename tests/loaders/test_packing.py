@@ -108,6 +108,20 @@ def test_organisms_and_splits_can_be_chosen(atlas: str, pack: Pack, tmp_path: Pa
     assert set(part.column("organism")) == {0}
 
 
+def test_an_organism_without_cells_shifts_no_gene(atlas: str, tmp_path: Path) -> None:
+    splits = pq.read_table(f"{atlas}/releases/r1/splits.parquet").to_pandas()
+    for split in ("train", "validation", "test"):
+        there = splits[(splits["split"] == split) & splits["qc_pass"] & splits["is_primary_data"]]
+        if not len(there):
+            continue
+        part = make_pack(atlas, "r1", tmp_path / split, PackOptions(splits=(split,)))
+        genes, words = part.genes(), part.about["vocabulary"]["organism"]
+        assert sorted(genes["organism"].unique()) == list(range(len(words))) == sorted(set(part.column("organism")))
+        for code, term in enumerate(words):
+            first = genes[genes["organism"] == code]["feature_id"].iloc[0]
+            assert first.startswith("ENSMUSG" if term == "NCBITaxon:10090" else "ENSG")
+
+
 def test_a_pack_is_the_same_whenever_it_is_made(atlas: str, pack: Pack, tmp_path: Path) -> None:
     assert make_pack(atlas, "r1", tmp_path / "again").fingerprint == pack.fingerprint
 

@@ -86,6 +86,18 @@ def test_coarse_cells_are_drawn_as_often_as_those_they_may_be() -> None:
     assert shares[3] > alone[3], "5,000 coarse cells are not one class of a hundred"
 
 
+def test_a_coarse_group_counts_by_its_own_confidence() -> None:
+    sizes = np.array([1000, 10, 200, 5000, 50, 30, 0])
+    compatible = compatible_groups(GROUPS, [TYPE_LEAF, PLACE_LEAF], [TYPE_BELOW, PLACE_BELOW])
+    specific = np.array([True, True, True, False, False, False, False])
+    trust = np.array([1, 1, 1, 0.25, 1, 1, 1.0])
+    shares = [
+        group_weights(sizes, Weighting(), specific=specific, compatible=compatible, confidence=c) for c in (None, trust)
+    ]
+    plain, doubted = (share[3] / share[0] for share in shares)
+    assert doubted == pytest.approx(plain / 4)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"scale": 0}, {"alpha": 1.5}, {"max_share": 0}, {"max_repeats": 0}, {"curriculum_start": 0}]
 )
