@@ -50,9 +50,9 @@ def add_organism(
     taxon: int,
     gtf: Path | None = None,
     proteins: Path | None = None,
-    division: Literal["vertebrates", "metazoa", "plants"] = "vertebrates",
+    division: Literal["vertebrates", "metazoa", "plants", "fungi", "protists"] | None = None,
     dataset: str | None = None,
-    assembly: str = "unstated",
+    assembly: str | None = None,
     release: str = "unstated",
     licence: str = "unstated",
     mito_contig: str | None = None,
@@ -60,6 +60,8 @@ def add_organism(
     json: Switch = False,
 ) -> int:
     """Add an organism of your own: its row, gene table, ortholog links, proteins and their vectors.
+
+    Given again, it changes what is named and keeps the rest; if it fails, the row is as it was.
 
     Parameters
     ----------
@@ -74,7 +76,7 @@ def add_organism(
     proteins
         FASTA of its proteins in Ensembl's pep.all naming, or with gene ids as names.
     division
-        Ensembl division it belongs to.
+        Ensembl division it belongs to; vertebrates if never given.
     dataset
         BioMart dataset, e.g. amexicanus_gene_ensembl; needed with --biomart.
     assembly, release, licence
@@ -88,7 +90,7 @@ def add_organism(
     """
     about = {"release": release, "licence": licence}
     row = {"label": label, "taxon": taxon, "division": division, "assembly": assembly}
-    row |= {key: value for key, value in (("dataset", dataset), ("mito_contig", mito_contig)) if value}
+    row |= {"dataset": dataset, "mito_contig": mito_contig}
     return _commands().add_organism(name, row, about, gtf=gtf, proteins=proteins, biomart=biomart, json=json)
 
 

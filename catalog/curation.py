@@ -1,7 +1,8 @@
 """Curating labels: `panatlas curate labels.csv` writes a table of what mapped how, `--accept` takes the answers back.
 
 What maps and what may be accepted is the ontology floor's (`ontology/curate.py`), spreadsheets are label_tables'. Here
-columns get their meaning, the table lies beside its input, and accepted rows become this user's overrides, all or none.
+columns get their meaning, the table lies beside its input and loses no answer when it is written again, and accepted
+rows become this user's overrides, all or none.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ COUNTS = ("n", "n_cells", "count")
 OUT = ".curated.csv"
 MAX_TEXTS = 200_000
 """Most distinct texts of a file; beyond, the column is no label."""
+MAX_HELD = 32 << 20
+"""Most characters of a file's distinct texts together, all held in memory; beyond, they are no labels."""
 _SHOWN = 20  # refused rows that are named
 
 
@@ -50,6 +53,8 @@ class Curation:
     """Its rows, by the names of `HEADER`."""
     without_suggestions: int
     """Unmapped texts that got no suggestions because there were too many; they stand last among the unmapped."""
+    carried: int
+    """Answered rows the table held already whose text is not among those of this call; they stand at its end."""
 
     def summary(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return, per label and way of matching, how many texts and how many cells or lines."""
@@ -68,6 +73,8 @@ class Curation:
             said.append(f"{label}: {sum(n['texts'] for n in hows.values())} texts ({parts})")
         if self.without_suggestions:
             said.append(f"{self.without_suggestions} rarer texts were left without suggestions")
+        if self.carried:
+            said.append(f"{self.carried} answers about other texts were there already and stand at the end")
         again = f"panatlas curate {shlex.quote(str(self.table))} --accept"
         said.append(f"{self.table}: fill in accept, who and why, then run {again}")
         return said
@@ -78,6 +85,7 @@ class Curation:
             "table": str(self.table),
             "summary": self.summary(),
             "without_suggestions": self.without_suggestions,
+            "carried": self.carried,
             "rows": list(self.rows),
         }
 
@@ -112,7 +120,10 @@ class Acceptance:
 def curate_table(
     file: Path, *, label: str | None = None, column: str | None = None, organism: str = "human"
 ) -> Curation:
-    """Map a file's author labels and write the curator's table beside it; answers already given there are kept.
+    """Map a file's author labels and write the curator's table beside it.
+
+    Answers that are in the table already stay in it, whatever is asked for now, until an override in force says the
+    same.
 
     Parameters
     ----------
@@ -143,9 +154,9 @@ def curate_table(
     found, left = curate.curate_labels(counts)
     target = _table_beside(file)
     given = _answers_in(target)
-    rows = tuple(_row(one, given.get((one.label, one.organism, one.match.text), ("",) * 4)) for one in found)
-    write_rows(target, HEADER, ([row[name] for name in HEADER] for row in rows))
-    return Curation(target, rows, left)
+    rows = tuple(_row(one, given.pop((one.label, one.organism, one.match.text), {})) for one in found)
+    write_rows(target, HEADER, ([row[name] for name in HEADER] for row in (*rows, *given.values())))
+    return Curation(target, rows, left, len(given))
 
 
 def accept_table(file: Path, *, organism: str = "human", who: str | None = None) -> Acceptance:
@@ -176,7 +187,7 @@ def accept_table(file: Path, *, organism: str = "human", who: str | None = None)
             for a, why in judged.refused[:_SHOWN]
         ]
         raise ContractError(f"{file.name} ({len(judged.refused)} of {len(answers)} answers)", findings)
-    added = {label: overrides.add_overrides(label, rows) for label, rows in judged.overrides.items()}
+    added = overrides.add_overrides(judged.overrides)
     files = tuple(overrides.user_overrides_path(label) for label in added)
     return Acceptance(added, files, len(answers), overrides.overrides_digest())
 
@@ -188,13 +199,16 @@ def _count(file: Path, label: str | None, column: str | None, organism: str) -> 
     else:
         said = _said_in_rows(file, label, column)
     counts: Counter[tuple[str, str, str]] = Counter()
-    names: dict[str, str] = {"": organism}
+    names: dict[str, str] = {"": organism, "*": organism}  # a curator's table may be curated again
+    held = 0
     for one, named, text, n in said:
         if named not in names:
             names[named] = get_organism(named).name
+        held += len(text) if (one, names[named], text) not in counts else 0
         counts[one, names[named], text] += n
-        if len(counts) > MAX_TEXTS:
-            raise CatalogInputError("file", str(file), f"at most {MAX_TEXTS} distinct texts; is {one} really a label?")
+        if len(counts) > MAX_TEXTS or held > MAX_HELD:
+            most = f"at most {MAX_TEXTS} distinct texts of {MAX_HELD} characters; is {one} really a label?"
+            raise CatalogInputError("file", str(file), most)
     if not counts:
         raise CatalogInputError("file", str(file), "at least one row")
     return counts
@@ -257,21 +271,21 @@ def _number(text: str, where: int, file: Path) -> int:
 
 
 def _table_beside(file: Path) -> Path:
-    """Return where a file's table is written; a curator's table is written where it lies."""
-    if file.name.endswith(OUT):
-        return file
-    stem = re.sub(r"\.(?:csv|tsv|txt|h5ad|h5|zarr)(?:\.gz)?$", "", file.name)
-    return file.with_name(stem + OUT)
+    """Return where a file's table is written; a curator's table is written where it lies.
+
+    Only a plain `.csv` loses its ending: labels.csv, labels.tsv and labels.h5ad have a table each.
+    """
+    return file if file.name.endswith(OUT) else file.with_name(file.name.removesuffix(".csv") + OUT)
 
 
-def _row(one: curate.Curated, answer: tuple[str, ...]) -> dict[str, Any]:
+def _row(one: curate.Curated, former: Mapping[str, str]) -> dict[str, Any]:
     match = one.match
     near = [_shown(i, label) for i, label in match.suggestions]
     values = (
         *(one.label, one.organism, match.text, one.n, match.how, match.term_id, match.label, match.confidence),
         match.reason,
         *(near + [""] * len(SUGGESTIONS))[: len(SUGGESTIONS)],
-        *(answer if match.how != "override" else ("",) * len(ANSWERS)),
+        *(former.get(name, "") for name in ANSWERS),
     )
     return dict(zip(HEADER, values, strict=True))
 
@@ -286,19 +300,28 @@ def _suggested(row: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(row.get(name, "").partition(" (")[0].strip() for name in SUGGESTIONS)
 
 
-def _answers_in(table: Path) -> dict[tuple[str, str, str], tuple[str, ...]]:
-    """Return the answers that a table holds which is about to be written again; a number becomes the id it meant."""
+def _answers_in(table: Path) -> dict[tuple[str, ...], dict[str, str]]:
+    """Return the answered rows of a table that is about to be written again, but those already in force.
+
+    The key is label, organism and text; of several rows for one the others have their line in it, so that none is lost.
+    A suggestion's number becomes the id it meant, and `n` 0: what comes back unasked stands in no line of the input.
+    """
     if not table.is_file():
         return {}
-    found = {}
-    for _, row in read_rows(table):
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for where, row in read_rows(table):
         if not {"label", "text", *ANSWERS} <= set(row):
             raise CatalogInputError("file", str(table), "a curator's table, or nothing: it would be overwritten")
-        answer = [row[name] for name in ANSWERS]
-        if any(answer):
-            ids, said = _suggested(row), answer[0].strip()
-            answer[0] = ids[int(said) - 1] if re.fullmatch("[1-5]", said) and ids[int(said) - 1] else said
-            found[row["label"], row.get("organism", ""), row["text"]] = tuple(answer)
+        if not any(row[name].strip() for name in ANSWERS):
+            continue
+        answer = _answer(f"line {where}", row, "", "")
+        if curate.in_force(answer):
+            continue
+        ids, said = answer.suggestions, answer.accept
+        chosen = ids[int(said) - 1] if re.fullmatch("[1-5]", said) and ids[int(said) - 1] else said
+        key = (row["label"], row.get("organism", ""), row["text"])
+        key = (*key, answer.where) if key in found else key
+        found[key] = {name: row.get(name, "") for name in HEADER} | {"n": "0", "accept": chosen}
     return found
 
 
@@ -309,8 +332,13 @@ def _filled(file: Path, organism: str, who: str) -> Iterator[curate.Answer]:
         if missing:
             raise CatalogInputError("file", str(file), f"a curator's table with the columns {', '.join(missing)}")
         if row["accept"].strip():
-            yield curate.Answer(
-                f"line {where}", row["label"].strip(), row["text"], row.get("organism", "").strip() or organism,
-                re.sub(r"^(\d)\.0$", r"\1", row["accept"].strip()), row.get("who", "").strip() or who,
-                row.get("when", ""), row.get("why", ""), _suggested(row),
-            )  # fmt: skip
+            yield _answer(f"line {where}", row, organism, who)
+
+
+def _answer(where: str, row: Mapping[str, str], organism: str, who: str) -> curate.Answer:
+    """Return a row as an answer; a number that a spreadsheet made 1.0 is 1 again."""
+    return curate.Answer(
+        where, row["label"].strip(), row["text"], row.get("organism", "").strip() or organism,
+        re.sub(r"^(\d)\.0$", r"\1", row["accept"].strip()), row.get("who", "").strip() or who,
+        row.get("when", ""), row.get("why", ""), _suggested(row),
+    )  # fmt: skip

@@ -10,16 +10,16 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import os
-import tempfile
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ontology import write_whole
 
 from .errors import CatalogInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
 FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"
 """What a formula begins with, in half and full width."""
@@ -27,6 +27,8 @@ GUARDED = FORMULA + "'"
 """What a guarded cell begins with behind the apostrophe; the apostrophe itself, so that reading is exact."""
 MAX_LINE = 1 << 20
 """Longest line that is read, characters: a label table has no longer ones, a bomb has."""
+MAX_CHARS = 1 << 30
+"""Most characters of a table, unpacked: 200 a row of the largest. A gzip bomb ends there."""
 MAX_ROWS = 5_000_000
 """Most rows of a table: a cell each, of the largest studies."""
 ENCODING = "utf-8"
@@ -95,23 +97,20 @@ def _rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, s
 
 
 def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+    read = 0
     while line := text.readline(MAX_LINE):
+        read += len(line)
         if len(line) == MAX_LINE:
             raise CatalogInputError("file", str(path), f"lines of less than {MAX_LINE} characters")
+        if read > MAX_CHARS:
+            raise CatalogInputError("file", str(path), f"at most {MAX_CHARS} characters when unpacked")
         yield line
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV whole or not at all; every cell is guarded."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=".csv")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding=ENCODING, newline="") as out:
-            writer = csv.writer(out)
-            writer.writerow(header)
-            writer.writerows([guard(str(cell)) for cell in row] for row in rows)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(header)
+    writer.writerows([guard(str(cell)) for cell in row] for row in rows)
+    write_whole(path, out.getvalue().encode(ENCODING))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from ontology import (
     ReferenceMissingError,
-    add_organism_row,
     coverage,
     fetch_genes,
     fetch_ontology,
@@ -23,6 +22,8 @@ from ontology import (
     import_proteins,
     import_table,
     list_snapshots,
+    read_proteins,
+    tentative_organism,
 )
 
 from . import console as show
@@ -72,8 +73,9 @@ def add_organism(
     if (gtf is None) == (not biomart):
         raise CatalogInputError("gtf", gtf, "either --gtf FILE or --biomart, which say where the genes come from")
     people = show.people()
-    organism = add_organism_row(name, **row)
-    with show.StageBars(people) as bars:
+    with show.StageBars(people) as bars, tentative_organism(name, **row) as organism:
+        if proteins is not None:
+            read_proteins(organism, proteins)  # what is no FASTA is refused before anything is kept
         if gtf is not None:
             _tell(import_gtf(organism, gtf, about | {"source": gtf.name}))
         else:

@@ -1,8 +1,9 @@
 """ESM2 networks with weights in them: `read_checkpoint`, `fetch_checkpoint`, and `untrained` ones drawn from a seed.
 
 A checkpoint is read without running anything in it: torch's weights-only reader, with `argparse.Namespace` allowed
-because fair-esm keeps its settings in one, and every shape checked before a network is built. Files of contact
-regression are not needed: only residue vectors are used, so contact and letter heads are taken off.
+because fair-esm keeps its settings in one; every shape is checked before a network is built, and nothing may unpack to
+more bytes than the file has. Files of contact regression are not needed: only residue vectors are used, so contact and
+letter heads are taken off.
 protein_embedder.py turns these networks into vectors.
 """
 
@@ -10,20 +11,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
 import logging
-import os
 import pickle
 import re
-import tempfile
+import time
 import urllib.error
 import urllib.request
 import warnings
+import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from ontology import cache_dir
+from ontology import cache_dir, cached
 
 from .errors import CheckpointError, ModelInputError, WeightsUnavailableError
 
@@ -44,6 +46,9 @@ SIZES = {
 SERVER = "https://dl.fbaipublicfiles.com/fair-esm/models"
 """Where fair-esm's own loader downloads from."""
 TIMEOUT = 60  # seconds without a byte
+PATIENCE, SLOWEST = 600, 250_000  # seconds a download may take beside its size at this many bytes a second
+WIDEST = 8  # bytes a parameter may take in a download; fair-esm's have 2 or 4
+SLACK = 1 << 16  # bytes that small weights of a checkpoint may have beyond its size
 LETTERS = 33  # tokens of ESM2's alphabet
 MOST_LAYERS, MOST_DIM = 96, 10_240  # twice the largest ESM2
 REMEDY = "pass a local checkpoint of ESM2 (a .pt file of fair-esm), or use the untrained network"
@@ -65,19 +70,23 @@ def read_checkpoint(path: str | Path) -> torch.nn.Module:
     source = Path(path)
     if not source.is_file():
         raise CheckpointError(str(path), "there is no such file", NOT_ESM2)
+    _check_packing(source)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             # Another pickle protocol than torch's own is no reason to refuse what the reader can read.
             warnings.filterwarnings("ignore", category=UserWarning, message="Detected pickle protocol")
             found = torch.load(source, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = f"it cannot be read as weights only ({str(error).splitlines()[0][:200] if str(error) else error!r})"
+        # What torch says of pickles tells people to read them without its guard.
+        said = type(error).__name__ if isinstance(error, pickle.UnpicklingError) or not str(error) else str(error)
+        reason = f"it cannot be read as weights only ({said.splitlines()[0][:200]})"
         raise CheckpointError(str(path), reason, NOT_ESM2) from error
     settings, weights = _parts(source, found)
     layers, dim, heads = (settings[name] for name in ("encoder_layers", "encoder_embed_dim", "encoder_attention_heads"))
     with torch.device("meta"):  # no memory and no time for weights that are replaced at once
         network = _bare_network(layers, dim, heads, token_dropout=bool(settings.get("token_dropout", True)))
     _check_shapes(source, network, weights)
+    _check_values(source, weights)
     network.load_state_dict(weights, assign=True)
     return network.float().eval().requires_grad_(False)
 
@@ -92,7 +101,7 @@ def fetch_checkpoint(size: str) -> Path:
     ModelInputError
         When there is no such size.
     WeightsUnavailableError
-        When it cannot be downloaded.
+        When it cannot be downloaded whole, in time, or what comes is no checkpoint; nothing is kept then.
     """
     import torch  # noqa: PLC0415 - as above
 
@@ -103,23 +112,33 @@ def fetch_checkpoint(size: str) -> Path:
         if target.is_file():
             return target
     log.info("fetching %s/%s", SERVER, file)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-")
-    part = Path(name)
     try:
-        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(f"{SERVER}/{file}", timeout=TIMEOUT) as answer:  # noqa: S310 - https, fixed host
-            expected, got = int(answer.headers.get("Content-Length") or -1), 0
-            while block := answer.read(1 << 20):
-                got += out.write(block)
-        if expected not in (-1, got):
-            raise WeightsUnavailableError(f"ESM2 {size}", f"{got:,} of {expected:,} bytes came", REMEDY)
-        part.replace(target)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        with cached.whole_file(target) as out:
+            _download(f"{SERVER}/{file}", out, int(float(size[:-1]) * {"M": 1e6, "B": 1e9}[size[-1]] * WIDEST))
+            out.flush()
+            read_checkpoint(out.name)  # a portal's login page has status 200 too
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = str(getattr(error, "reason", error))
         raise WeightsUnavailableError(f"ESM2 {size} from {SERVER}", reason, REMEDY) from error
-    finally:
-        part.unlink(missing_ok=True)
+    except CheckpointError as error:
+        reason = f"what came is no checkpoint ({error.reason})"
+        raise WeightsUnavailableError(f"ESM2 {size} from {SERVER}", reason, REMEDY) from error
     return target
+
+
+def _download(url: str, out: IO[bytes], most: int) -> None:
+    """Copy what an address serves; raises WeightsUnavailableError where it is cut short, too long or too slow."""
+    end, got = time.monotonic() + PATIENCE + most / SLOWEST, 0
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 - https, fixed host
+        said = str(answer.headers.get("Content-Length") or "")
+        while block := answer.read1(1 << 20):
+            got += out.write(block)
+            if got > most:
+                raise WeightsUnavailableError(url, f"more than {most:,} bytes came", REMEDY)
+            if time.monotonic() > end:
+                raise WeightsUnavailableError(url, f"only {got:,} bytes came in time", REMEDY)
+    if said.isdigit() and int(said) != got:
+        raise WeightsUnavailableError(url, f"{got:,} of {int(said):,} bytes came", REMEDY)
 
 
 def untrained(layers: int, dim: int, seed: int) -> torch.nn.Module:
@@ -213,5 +232,28 @@ def _check_shapes(path: Path, network: torch.nn.Module, weights: dict[str, torch
         raise CheckpointError(
             str(path), f"{len(names)} of its weights are missing, unknown or misshapen, such as {names[0]}", NOT_ESM2
         )
+
+
+def _check_packing(path: Path) -> None:
+    """Refuse a zip (torch's format) that unpacks to more than it is: torch stores its numbers as they are."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as packed:
+            unpacked = sum(member.file_size for member in packed.infolist())
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        raise CheckpointError(str(path), f"it is a damaged zip ({error})", NOT_ESM2) from error
+    if unpacked > path.stat().st_size + SLACK:
+        raise CheckpointError(str(path), f"it unpacks to {unpacked:,} bytes, more than it has", NOT_ESM2)
+
+
+def _check_values(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Refuse weights that repeat a few stored numbers: 27 kB can claim to be 302 MB; and what are no numbers."""
+    # Tensors may share their numbers, or show one number many times over (stride 0); each is a copy once in float32.
+    if sparse := [name for name, values in weights.items() if not values.is_contiguous()]:
+        raise CheckpointError(str(path), f"{sparse[0]} is not stored number by number", NOT_ESM2)
+    claimed, there = sum(values.numel() * values.element_size() for values in weights.values()), path.stat().st_size
+    if claimed > there + SLACK:
+        raise CheckpointError(str(path), f"its weights claim {claimed:,} bytes of a file of {there:,}", NOT_ESM2)
     if broken := [name for name, values in weights.items() if not values.isfinite().all()]:
         raise CheckpointError(str(path), f"{broken[0]} holds values that are no numbers", NOT_ESM2)

@@ -68,7 +68,7 @@ class Esm2Embedder:
     network
         As read_checkpoint or untrained give it.
     name, facts
-        See `ProteinEmbedder`.
+        See `ProteinEmbedder`; the digest of the weights is added where `facts` has none (`weights_sha256`).
     composition
         Append the shares of the twenty amino acids, times `COMPOSITION_SCALE`.
     device
@@ -109,8 +109,9 @@ class Esm2Embedder:
         pooling = f"mean of the last layer over at most {LONGEST} residues"
         scaled = f"; then amino-acid shares times {COMPOSITION_SCALE:g}" if composition else ""
         precision = "bfloat16" if autocast else "float32"
+        digest = facts.get("weights_sha256") or weights_sha256(network)
         self.facts = MappingProxyType(
-            {**facts, "pooling": pooling + scaled, "precision": precision, "weights_sha256": weights_sha256(network)}
+            {**facts, "pooling": pooling + scaled, "precision": precision, "weights_sha256": digest}
         )
 
     def __repr__(self) -> str:
@@ -172,9 +173,11 @@ def esm2(weights: str | Path, *, device: str = "cpu", autocast: bool = False) ->
     if not path.is_file() and (size := named.get(str(weights))):
         path = fetch_checkpoint(size)
     network = read_checkpoint(path)
-    digits = weights_sha256(network)[:8]
-    name = f"esm2-{int(network.num_layers)}x{int(network.embed_dim)}-{digits}"
-    return Esm2Embedder(network, name, {"weights": f"checkpoint {path.name}"}, device=device, autocast=autocast)
+    digest = weights_sha256(network)
+    name = f"esm2-{int(network.num_layers)}x{int(network.embed_dim)}-{digest[:8]}"
+    # Facts key the cache of vectors: what the file is called is none of them.
+    facts = {"weights": "read from a checkpoint", "weights_sha256": digest}
+    return Esm2Embedder(network, name, facts, device=device, autocast=autocast)
 
 
 def seeded_esm2(layers: int = 2, dim: int = 64, seed: int = 0, *, device: str = "cpu") -> Esm2Embedder:

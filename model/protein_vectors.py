@@ -97,7 +97,8 @@ def embed_proteins(
     SourceUnavailableError
         When orthologs are wanted and cannot be fetched; `orthologs=False` does without.
     ModelInputError
-        When the embedder's name is too long, or it returns anything but finite numbers of its own shape.
+        When the embedder's name is too long, another embedder's vectors are kept under the same plain name, or it
+        returns anything but finite numbers of its own shape.
     """
     from ontology import get_organism, save_bytes  # noqa: PLC0415 - pandas tables; the facade stays light
 
@@ -105,6 +106,10 @@ def embed_proteins(
     name = vectors_name(found.name, embedder.name)
     if len(name) > MAX_NAME:  # told before hours of work, not after
         raise ModelInputError("embedder", embedder.name, f"a name of at most {MAX_NAME - len(found.name) - 1} letters")
+    former = _kept_by(name)
+    if former not in (None, embedder.name):
+        allowed = f"a name that differs from {former}'s in letters, digits, '.', '_' or '-'"
+        raise ModelInputError("embedder", embedder.name, allowed)
     frame, about = _proteins(found, orthologs=orthologs)
     cut = [sequence[: embedder.longest] for sequence in frame["sequence"]]
     keys = [hashlib.sha256(sequence.encode()).hexdigest() for sequence in cut]
@@ -135,7 +140,8 @@ def load_protein_vectors(organism: str | int | Organism, embedder_name: str | No
     Raises
     ------
     ModelInputError
-        When no name is given and several embedders have been there.
+        When no name is given and several embedders have been there, or the vectors kept under the name, as a
+        snapshot spells it, are another embedder's.
     ReferenceMissingError
         When there are none; the message says what to run.
     """
@@ -154,10 +160,10 @@ def load_protein_vectors(organism: str | int | Organism, embedder_name: str | No
     if embedder_name is None:
         # `x-` also begins the names of an organism called x-y.
         longer = tuple(f"{o.name}-" for o in list_organisms() if o.name.startswith(f"{found.name}-"))
-        names = [snapshot.name for snapshot in list_snapshots() if snapshot.kind == KIND]
+        names = [snapshot.name for snapshot in list_snapshots(KIND)]
         there = [each for each in names if each.startswith(name) and not each.startswith(longer)]
         if len(there) > 1:
-            allowed = ", ".join(each.removeprefix(name) for each in there)
+            allowed = ", ".join(_kept_by(each) or each.removeprefix(name) for each in there)
             raise ModelInputError("embedder_name", None, f"one of {allowed}")
         name = there[0] if there else name
     snapshot = find_snapshot(KIND, name) if name[-1] != "-" else None
@@ -166,6 +172,8 @@ def load_protein_vectors(organism: str | int | Organism, embedder_name: str | No
         raise ReferenceMissingError(what, found.name, f"run panatlas embed-proteins {found.name}")
     table = pq.read_table(snapshot.path)
     about = json.loads(table.schema.metadata[b"panatlas"])
+    if embedder_name not in (None, about["embedder"]):
+        raise ModelInputError("embedder_name", embedder_name, f"{about['embedder']}, which made what is kept as {name}")
     flat = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     arrays = {
         "genes": table.column("gene").to_numpy().astype(str),
@@ -180,6 +188,19 @@ def load_protein_vectors(organism: str | int | Organism, embedder_name: str | No
 def vectors_name(organism: str, embedder_name: str) -> str:
     """Return the name of a snapshot of vectors; letters that a snapshot may not have become `_`."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", f"{organism}-{embedder_name}")
+
+
+def _kept_by(name: str) -> str | None:
+    """Return the embedder that made the vectors kept under a snapshot's name; None where there are none, or damaged."""
+    import pyarrow.parquet as pq  # noqa: PLC0415 - as above
+
+    from ontology import OntologyError, find_snapshot  # noqa: PLC0415 - as above
+
+    try:
+        snapshot = find_snapshot(KIND, name)
+    except OntologyError:  # making them again mends it
+        return None
+    return json.loads(pq.read_schema(snapshot.path).metadata[b"panatlas"])["embedder"] if snapshot else None
 
 
 def _proteins(organism: Organism, *, orthologs: bool) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from ontology import write_whole
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -71,17 +71,7 @@ class VectorCache:
         buffer = io.BytesIO()
         np.save(buffer, rows, allow_pickle=False)
         data = buffer.getvalue()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".part-")
-        part = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            part.replace(self.folder / f"{hashlib.sha256(data).hexdigest()}.npy")
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(self.folder / f"{hashlib.sha256(data).hexdigest()}.npy", data)
 
     def _rows(self, path: Path) -> npt.NDArray:
         data = path.read_bytes()

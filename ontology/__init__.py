@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .biomart_genes import fetch_genes
     from .biomart_homologs import fetch_orthologs
     from .biomart_http import Limits
+    from .cached import write_whole
     from .coverage_table import coverage, coverage_releases
     from .errors import (
         OntologyError,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from .ortholog_search import find_orthologs
     from .orthologs import OrthologTable, agreement, load_orthologs
     from .overrides import overrides_digest
-    from .own_organisms import add_organism_row
+    from .own_organisms import add_organism_row, tentative_organism
     from .places import cache_dir, home
     from .projection import POLICIES, Projection, ProjectionReport, Projector, make_projector, project
     from .proteins import ProteinSet, import_proteins, load_proteins, proteins_by_ortholog, read_proteins
@@ -63,6 +64,7 @@ _HOMES = {
     "biomart_genes": ("fetch_genes",),
     "biomart_homologs": ("fetch_orthologs",),
     "biomart_http": ("Limits",),
+    "cached": ("write_whole",),
     "coverage_table": (
         "coverage",
         "coverage_releases",
@@ -119,7 +121,10 @@ _HOMES = {
         "load_orthologs",
     ),
     "overrides": ("overrides_digest",),
-    "own_organisms": ("add_organism_row",),
+    "own_organisms": (
+        "add_organism_row",
+        "tentative_organism",
+    ),
     "places": (
         "cache_dir",
         "home",
@@ -233,6 +238,8 @@ __all__ = [
     "save_bytes",
     "save_table",
     "stage_years",
+    "tentative_organism",
+    "write_whole",
 ]
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SEPARATOR = " || "
 """Between several terms of one cell, in ascending order, as CELLxGENE writes them."""
+ADDRESSES = r"https?://(?:purl\.obolibrary\.org/obo|www\.ebi\.ac\.uk/efo)/"
+"""What comes before an id where it is spelled as an address."""
 MULTIPLE = ("disease", "self_reported_ethnicity")
 """Labels that may carry several terms per cell."""
 # Tissue may be a cell line or a cultured cell type, but only by id: author texts such as "BM" or "T47D liver" would
@@ -26,11 +28,22 @@ ID_ONLY = {"tissue": ("CL", "CVCL")}
 
 
 def as_term_id(text: str) -> str | None:
-    """Return the CURIE a text spells with colon or underscore, or None where it has no such form."""
-    found = re.fullmatch(r"([A-Za-z]+)[:_](\w{1,32})", text, re.ASCII)
+    """Return the CURIE a text spells with colon or underscore, or as an address, or None where it has no such form.
+
+    The prefix may be in another case before a colon; before an underscore it may not, or "cl_5", a cluster to most
+    authors, would be a cell type.
+
+    Examples
+    --------
+    >>> as_term_id("http://purl.obolibrary.org/obo/CL_0000084"), as_term_id("cl:0000084"), as_term_id("cl_5")
+    ('CL:0000084', 'CL:0000084', 'cl:5')
+    """
+    found = re.fullmatch(rf"(?:{ADDRESSES})?([A-Za-z]+)([:_])(\w{{1,32}})", text, re.ASCII)
     if not found:
         return None
-    prefix, rest = found.groups()
+    prefix, sign, rest = found.groups()
+    if sign == ":":
+        prefix = {known.casefold(): known for known in ontology_pins()}.get(prefix.casefold(), prefix)
     return f"CVCL_{rest}" if prefix == "CVCL" else f"{prefix}:{rest}"
 
 

@@ -9,9 +9,7 @@ page: biomart_pages.py; genes: biomart_genes.py; homologs: biomart_homologs.py.
 from __future__ import annotations
 
 import re
-import tomllib
-from functools import cache, cached_property
-from importlib import resources
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -19,6 +17,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from .biomart_answers import check_complete, check_count, check_listing, read_rows
 from .biomart_http import Limits, Wire
 from .errors import OntologyInputError, ReferenceMismatchError, ReferenceMissingError, SourceUnavailableError
+from .references import reference_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -214,10 +213,8 @@ def dataset_name(organism: Organism, division: str) -> str:
     return organism.dataset
 
 
-@cache
 def _divisions() -> dict[str, dict[str, Any]]:
-    text = resources.files(__package__).joinpath("data/references.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)["biomart"]
+    return reference_rows()["biomart"]
 
 
 def _archive(division: str, row: dict[str, Any], release: int) -> str:

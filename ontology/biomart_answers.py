@@ -130,7 +130,10 @@ def _refuse_excuses(text: str, *, xml: bool) -> None:
     if "<html" in head or "<!doctype html" in head or (head.startswith("<") and not xml):
         raise BadAnswerError(f"a web page, as under maintenance: {' '.join(head.split())[:60]!r}", passing=True)
     found = re.search(
-        r"^\s*(?:Query ERROR|ERROR:|Problem retrieving|Can't locate object method)[^\n]*", text, re.MULTILINE
+        # Blanks of one line only: across lines, each empty line would be gone through from all before it.
+        r"^[^\S\n]*(?:Query ERROR|ERROR:|Problem retrieving|Can't locate object method)[^\n]*",
+        text,
+        re.MULTILINE,
     )
     if found:
         # A query the mart does not understand stays wrong; a database that is away comes back.

@@ -1,10 +1,12 @@
-"""Files in the cache that are whole or absent: written beside, digested, renamed; verified before they are believed.
+"""Files that are whole or absent: `write_whole` writes beside, syncs and renames; `locked` lets in one writer at once.
 
-Used by wheels (fetched members) and genes (derived tables). Anything here can be deleted and comes back on next use.
+Every floor writes its small files so. For files of the cache, `keep` also records a digest and `intact` verifies it
+before they are believed; those can be deleted and come back on next use (wheels, genes, term_table, biomart_pages).
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -14,9 +16,70 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 log = logging.getLogger(__name__)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; its folder is made. It is on disk when this returns.
+
+    Parameters
+    ----------
+    path
+        The file; a former one is replaced in one step.
+    data
+        Its bytes.
+    """
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write several files so that what can fail (no space, no right to write) fails before the first is replaced.
+
+    All are on disk under other names before any gets its own. Only a machine that dies between two renames, which
+    take microseconds, leaves some replaced and others not.
+    """
+    parts: dict[Path, Path] = {}
+    try:
+        for path, data in files.items():
+            parts[path] = _part_of(path)
+            with parts[path].open("wb") as out:
+                out.write(data)
+                _sync(out)
+        for path, part in parts.items():
+            part.replace(path)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[IO[bytes]]:
+    """Open a file that becomes `target` when the block ends well, and vanishes when it does not; for long ones.
+
+    Until then it lies under another name, which is the stream's `name`.
+    """
+    part = _part_of(target)
+    try:
+        with part.open("w+b") as out:
+            yield out
+            _sync(out)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process or thread writes in a folder, and keep them out while the block runs.
+
+    The folder is made; its file `.lock` stays. Not for nesting: a block that asks for the same folder waits for ever.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -28,19 +91,11 @@ def keep(target: Path) -> Iterator[IO[bytes]]:
     target
         Final path; its folder is made. Its sha256 is recorded beside it as `<name>.sha256`.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w+b") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
+    with whole_file(target) as out:
+        yield out
+        out.flush()
         # The digest goes first: a crash between the two renames leaves a file that reads as absent, not as sound.
-        _record(target, _digest(part))
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+        write_whole(_record_path(target), f"{_digest(Path(out.name))}\n".encode("ascii"))
 
 
 def intact(target: Path) -> bool:
@@ -63,8 +118,13 @@ def _record_path(target: Path) -> Path:
     return target.with_name(f"{target.name}.sha256")
 
 
-def _record(target: Path, digest: str) -> None:
+def _part_of(target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".part-")
-    with os.fdopen(handle, "w", encoding="ascii") as out:
-        out.write(f"{digest}\n")
-    Path(name).replace(_record_path(target))
+    os.close(handle)
+    return Path(name)
+
+
+def _sync(out: IO[bytes]) -> None:
+    out.flush()
+    os.fsync(out.fileno())

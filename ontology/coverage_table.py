@@ -14,7 +14,7 @@ from .gene_sets import MITO_LIST, mito_list
 from .genes import GeneTable, fetch_remedy, load_gene_table, table_path
 from .organisms import Organism, get_organism, list_organisms
 from .references import ontology_pins, wheel_pins
-from .snapshots import find_snapshot
+from .snapshots import Snapshot, find_snapshot, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,8 +128,15 @@ def _cells(organism: Organism, down: list[str], *, build: bool) -> dict[str, dic
         cells["proteins"] = _cell(f"{MISSING}{error}", "", "")
     else:
         remedy = f"{MISSING}run panatlas references import proteins {organism.name} PEP.fa.gz"
-        cells["proteins"] = _cell(proteins.rows, proteins.source, proteins.release) if proteins else _cell(remedy)
+        cells["proteins"] = _proteins(proteins, table) if proteins else _cell(remedy)
     return cells
+
+
+def _proteins(snapshot: Snapshot, table: GeneTable | str) -> dict[str, Any]:
+    """Count the proteins whose genes are in the gene table, or all where there is none."""
+    genes = read_table(snapshot)["gene"]
+    met = len(genes) if isinstance(table, str) else int(genes.isin(table.id_index).sum())
+    return _cell(met, snapshot.source, snapshot.release)
 
 
 def _table(organism: Organism, down: list[str], *, build: bool) -> GeneTable | str:

@@ -15,8 +15,9 @@ from .allowed import MULTIPLE, SEPARATOR, as_term_id, ontology_of, refusal, spli
 from .errors import UnknownOrganismError
 from .match import CULTURES, LABELS, Match, harmonise, why_not_overridden
 from .organisms import Organism, get_organism, list_organisms
-from .overrides import Override, conflict, load_user_overrides, user_overrides_path
+from .overrides import Override, conflict, find_override, user_override, user_overrides_path
 from .suggest import SHOWN, suggest
+from .terms import fold_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,7 +146,7 @@ def judge_answers(answers: Sequence[Answer], *, today: dt.date | None = None) ->
             refused.append((answer, outcome))
             continue
         here = kept.setdefault(answer.label, {})
-        former = {row.key: row for row in load_user_overrides(answer.label)}.get(outcome.key)
+        former = user_override(answer.label, outcome.key)
         if former is not None and former.term_id != outcome.term_id:
             refused.append((answer, f"your overrides have {conflict(former, user_overrides_path(answer.label))}"))
         elif outcome.key not in here:
@@ -154,6 +155,21 @@ def judge_answers(answers: Sequence[Answer], *, today: dt.date | None = None) ->
             other, chosen = here[outcome.key]
             refused.append((answer, f"{other.where} says {chosen.term_id} for the same text"))
     return Judgement({label: tuple(o for _, o in rows.values()) for label, rows in kept.items()}, tuple(refused))
+
+
+def in_force(answer: Answer) -> bool:
+    """Tell whether an answer says what the override in force says, so that nothing is left to accept of it."""
+    term_id, named = _chosen(answer), answer.organism.strip()
+    if term_id is None or answer.label not in LABELS:
+        return False
+    try:
+        organism = None if named == "*" else get_organism(named)
+    except UnknownOrganismError:
+        return False
+    if organism is not None:
+        return find_override(answer.label, answer.text, organism) == term_id
+    mine = user_override(answer.label, (fold_text(answer.text), "*"))
+    return mine is not None and mine.term_id == term_id
 
 
 def _override(answer: Answer, day: str) -> Override | str:

@@ -88,7 +88,9 @@ def clean_genes(rows: pd.DataFrame, organism: Organism, base: int, tally: Tally)
     )
 
 
-def clean_orthologs(rows: pd.DataFrame, organism: Organism, tally: Tally) -> pd.DataFrame:
+def clean_orthologs(
+    rows: pd.DataFrame, organism: Organism, tally: Tally, known: pd.Index | None = None
+) -> pd.DataFrame:
     """Return the rows of an orthologs snapshot, one per pair in ascending order.
 
     Parameters
@@ -99,6 +101,8 @@ def clean_orthologs(rows: pd.DataFrame, organism: Organism, tally: Tally) -> pd.
         Whose genes stand in `gene`.
     tally
         Takes every fault. Of rows with one pair the first is kept.
+    known
+        Ids of the organism's gene table; see `strip_versions`.
 
     Raises
     ------
@@ -109,7 +113,7 @@ def clean_orthologs(rows: pd.DataFrame, organism: Organism, tally: Tally) -> pd.
     rows = pd.DataFrame({name: text.get(name, "") for name in ORTHOLOG_COLUMNS}, index=rows.index)
     # A row that lacks one side is counted under that side, and gone before the other is looked at.
     for column, whose in (("gene", organism), ("human_gene", get_organism("human"))):
-        rows[column] = clean_ids(rows[column], whose, column, tally)
+        rows[column] = clean_ids(rows[column], whose, column, tally, known if column == "gene" else None)
         rows = rows[rows[column] != ""].copy()
     twice = rows.duplicated(["gene", "human_gene"])
     tally.add("further rows of a pair left out", rows.loc[twice, "gene"])
@@ -133,11 +137,44 @@ def clean_orthologs(rows: pd.DataFrame, organism: Organism, tally: Tally) -> pd.
     )
 
 
-def clean_ids(ids: pd.Series, organism: Organism, column: str, tally: Tally) -> pd.Series:
+def id_form(organism: Organism) -> re.Pattern[str]:
+    """Return the pattern of an organism's gene ids as files write them; group 1 is the id without its version."""
+    return re.compile(rf"({organism.id_pattern})(?:\.\d+)?(?:_PAR_Y)?", re.ASCII)
+
+
+def strip_versions(ids: pd.Series, organism: Organism, known: pd.Index | None = None) -> pd.Series:
+    """Return gene ids without versions: the one rule for genes, orthologs and proteins, so that they meet.
+
+    A version comes off where what is left has the organism's form; `Y74C9A.3` is no version of `Y74C9A`. Where no form
+    is stated, versions come off only if no two ids become one by it: a dot may be part of the name.
+
+    Parameters
+    ----------
+    ids
+        Text without surrounding blanks; ids of another form, and blank ones, come back as they are.
+    organism
+        Whose form of id counts.
+    known
+        Ids of its gene table. Where no form is stated, an id that is there with or without its version is taken so.
+    """
+    bare = ids.str.extract(rf"^{id_form(organism).pattern}\Z", flags=re.ASCII)[0]
+    bare = bare.where(bare.notna(), ids)
+    if organism.id_pattern != ANY_ID:
+        return bare
+    several = ids.nunique()
+    plain = bare if bare.nunique() == several else ids
+    if known is None:
+        return plain
+    told = plain.mask(bare.isin(known), bare).mask(ids.isin(known), ids)
+    return told if told.nunique() == several else plain
+
+
+def clean_ids(
+    ids: pd.Series, organism: Organism, column: str, tally: Tally, known: pd.Index | None = None
+) -> pd.Series:
     """Return ids without versions; blank where there is none. Ids of another form than the organism's are kept.
 
-    A version comes off where what is left has the organism's form. Where its row states no form, versions come off
-    only if no two ids become one by it: a dot may be part of the name.
+    `strip_versions` says when a version comes off, and what `known` is for.
 
     Raises
     ------
@@ -151,17 +188,15 @@ def clean_ids(ids: pd.Series, organism: Organism, column: str, tally: Tally) -> 
     odd = ids.str.contains(r"[\s|]", regex=True) & ~long
     tally.add(f"{column} with blanks or bars dropped", ids[odd])
     ids = ids.where(~(long | odd), "")
-    bare = ids.str.extract(rf"^({organism.id_pattern})(?:\.\d+)?(?:_PAR_Y)?$", flags=re.ASCII)[0].fillna("")
-    if organism.id_pattern == ANY_ID and bare[ids != ""].nunique() < ids[ids != ""].nunique():
-        return ids
-    shorn = (bare != "") & (bare != ids)
-    tally.add(f"versions taken off {column}", ids[shorn])
-    foreign = (bare == "") & (ids != "")
+    bare = strip_versions(ids, organism, known)
+    tally.add(f"versions taken off {column}", ids[bare != ids])
+    fits = ids.str.fullmatch(id_form(organism).pattern, flags=re.ASCII).astype(bool)
+    foreign = ~fits & (ids != "")
     tally.add(f"{column} of another form than {organism.name}'s kept", ids[foreign])
-    if foreign.any() and not (bare != "").any():
+    if foreign.any() and not fits.any():
         example = ids[foreign].iloc[0]
         raise OntologyInputError(column, example, f"ids of {organism.name}, of the form {organism.id_pattern}")
-    return bare.where(bare != "", ids)
+    return bare
 
 
 _STRANDS = {"1": 1, "+": 1, "+1": 1, "1.0": 1, "-1": -1, "-": -1, "-1.0": -1, "": 0, "0": 0, "?": 0}

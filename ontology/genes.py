@@ -197,8 +197,11 @@ def load_gene_table(organism: str | int | Organism) -> GeneTable:
 
 
 def fetch_remedy(kind: str, organism: Organism) -> str:
-    """Return what to run for a table of genes or orthologs; an organism without a BioMart dataset imports a file."""
-    if organism.dataset:
+    """Return what to run for a table of genes or orthologs: an import where BioMart has no such table.
+
+    That is so without a dataset, and for orthologs of plants: Ensembl compares plants with plants only.
+    """
+    if organism.dataset and not (kind == "orthologs" and organism.division == "plants"):
         return f"run panatlas references fetch {kind} {organism.name}"
     return f"run panatlas references import {kind} {organism.name} FILE"
 

@@ -33,7 +33,8 @@ GENES = frozenset({"gene", "ncRNA_gene", "pseudogene", "transposable_element_gen
 PARTS = frozenset({"exon"})
 """Features whose lengths make up a transcript."""
 _WHOLE = re.compile(r"\d{1,12}", re.ASCII)  # bp
-_QUOTED = re.compile(r'([\w.-]+)[ \t]+(?:"([^"]*)"|([^";\s]+))')
+# Tried only where an attribute may begin, or a long word would be tried from each of its letters.
+_QUOTED = re.compile(r'(?:^|;)\s*([\w.-]+)[ \t]+(?:"([^"]*)"|([^";\s]+))')
 
 
 class _Found:
@@ -105,7 +106,8 @@ def _scan(stream: IO[str], tally: Tally) -> tuple[int, _Found]:
         read += 1
         if fault := _take(line, held):
             tally.add(fault, [f"line {number}"])
-        if len(held.genes) + len(held.spans) > GENE_LIMIT or len(held.owner) > TRANSCRIPT_LIMIT:
+        transcripts = max(len(held.owner), len(held.lengths))
+        if len(held.genes) + len(held.spans) > GENE_LIMIT or transcripts > TRANSCRIPT_LIMIT:
             raise OntologyInputError("path", f"{number} lines", f"at most {GENE_LIMIT:,} genes")
     return read, held
 
@@ -129,19 +131,25 @@ def _take(line: str, held: _Found) -> str:
             return "further rows of a gene left out"  # NCBI has one per place, e.g. on X and Y
         held.genes[gene] = _gene_row(gene, names, contig, start, end, strand)
         return ""
-    parent = names.get("Parent", "").split(",")[0]
+    parents = [each for each in dict.fromkeys(names.get("Parent", "").split(",")) if each]
     if not is_exon:  # a transcript of GFF3: whose it is
-        held.owner.setdefault(names.get("ID", ""), _bare(parent))
+        held.owner.setdefault(names.get("ID", ""), _bare(parents[0] if parents else ""))
         return ""
     if not (_WHOLE.fullmatch(start) and _WHOLE.fullmatch(end) and 0 < int(start) <= int(end)):
         return "exons that are no stretch of whole numbers"
-    transcript, gene = names.get("transcript_id") or parent, names.get("gene_id", "")
-    if gff and parent:
-        transcript = parent
-    elif gene:
-        held.owner.setdefault(transcript, gene)
-        _extend(held.spans, gene, contig, int(start), int(end), strand)
-    held.lengths[transcript] = held.lengths.get(transcript, 0) + int(end) - int(start) + 1
+    if gff and parents:  # GFF3 writes an exon that several transcripts share once
+        transcripts = parents
+    else:
+        gene = names.get("gene_id", "")
+        # Exons that name no transcript make up one of their gene's; a tab keeps its name apart from every id.
+        transcripts = [names.get("transcript_id") or (f"\t{gene}" if gene else "")]
+        if transcripts == [""]:
+            return "exons that name neither transcript nor gene"
+        if gene:
+            held.owner.setdefault(transcripts[0], gene)
+            _extend(held.spans, gene, contig, int(start), int(end), strand)
+    for transcript in transcripts:
+        held.lengths[transcript] = held.lengths.get(transcript, 0) + int(end) - int(start) + 1
     return ""
 
 
@@ -156,11 +164,10 @@ def _attributes(text: str, *, gff: bool) -> dict[str, str]:
     if gff:
         pairs = [part.strip().partition("=")[::2] for part in text.split(";") if "=" in part]
         return {name: unquote(value) for name, value in pairs}
-    names: dict[str, str] = {}
+    names: dict[str, list[str]] = {}
     for name, quoted, plain in _QUOTED.findall(text):
-        value = quoted or plain
-        names[name] = f"{names[name]}|{value}" if name in names else value
-    return names
+        names.setdefault(name, []).append(quoted or plain)
+    return {name: "|".join(values) for name, values in names.items()}
 
 
 def _bare(identifier: str) -> str:

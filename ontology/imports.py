@@ -1,13 +1,12 @@
 """A user's own table becomes a snapshot: `import_table("genes", "cow", "genes.csv", {"id": "gene_id"}, about)`.
 
 CSV, TSV (plain or gzip) and Parquet, with columns declared by the user: nothing is guessed from names. The file is not
-trusted: it is bounded, read as text, and its rows go through gene_rows.py. Annotations are gtf.py's, proteins
-proteins.py's and ontologies ontology_files.py's. genes.py and orthologs.py read the snapshots.
+trusted: table_files.py bounds it and reads it as text, and its rows go through gene_rows.py. Annotations are gtf.py's,
+proteins proteins.py's and ontologies ontology_files.py's. genes.py and orthologs.py read the snapshots.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,27 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .errors import OntologyInputError
+from .cached import intact
+from .errors import OntologyInputError, ReferenceMissingError
 from .gene_rows import GENE_COLUMNS, ORTHOLOG_COLUMNS, clean_genes, clean_orthologs
+from .genes import load_gene_table, table_path
 from .organisms import Organism, get_organism
 from .snapshots import Snapshot, save_table
-from .text_files import ImportReport, Tally, check_file, open_text
+from .table_files import RAGGED, read_rows
+from .text_files import ImportReport, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
-TABLE_LIMIT = 1 << 30
-"""Bytes a table may have when unpacked; 766,674 genes are 90 MB of CSV."""
-ROW_LIMIT = 5_000_000
-"""Rows that are read, filtered ones included: six times the genes of 21 organisms in one table."""
-CHUNK = 200_000
-"""Rows of text held at once before they are filtered."""
 COLUMNS = {"genes": (*GENE_COLUMNS, "end"), "orthologs": ORTHOLOG_COLUMNS}
 """Our columns of each kind; those of `NEEDED` must be declared."""
+STRANGERS = 10
+"""A file is another organism's when fewer than one in so many of its genes are in the gene table."""
 NEEDED = {"genes": ("id",), "orthologs": ("gene", "human_gene")}
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".tab": "\t", ".bed": "\t"}
 
 
 @dataclass(frozen=True)
@@ -96,13 +93,49 @@ def import_table(
     _check_call(kind, found, columns, about, base)
     source = Path(path)
     wanted = list(dict.fromkeys([*columns.values(), *(where or {})]))
-    read, rows = read_rows(source, wanted, {name: str(value) for name, value in (where or {}).items()})
+    tally = Tally()
+    passing = {name: str(value) for name, value in (where or {}).items()}
+    read, rows = read_rows(source, wanted, passing, tally, known=COLUMNS[kind])
+    ragged = tally.counts.get(RAGGED, 0)
+    if rows.empty and ragged:
+        raise OntologyInputError("path", str(source), f"lines with as many fields as the header; {ragged:,} have not")
     if rows.empty:
         raise OntologyInputError("where", dict(where or {}), f"a value that some of the {read:,} rows of {source} have")
     mine = pd.DataFrame({ours: rows[theirs] for ours, theirs in columns.items()})
-    tally = Tally()
-    frame = clean_genes(mine, found, base, tally) if kind == "genes" else clean_orthologs(mine, found, tally)
-    return keep_import(kind, found, frame, {"source": source.name, **about}, tally.report(len(rows), len(frame)))
+    if kind == "genes":
+        frame = clean_genes(mine, found, base, tally)
+    else:
+        frame = clean_orthologs(mine, found, tally, genes_at_hand(found))
+        require_known(found, kind, frame["gene"].drop_duplicates(), source)
+    report = tally.report(len(rows) + ragged, len(frame))
+    return keep_import(kind, found, frame, {"source": source.name, **about}, report)
+
+
+def require_known(organism: Organism, kind: str, genes: pd.Series, path: str | Path) -> None:
+    """Refuse a file whose genes are hardly the organism's, where a gene table can tell: it belongs to another one.
+
+    Raises
+    ------
+    OntologyInputError
+        When fewer than a tenth of the genes are in the gene table at hand; what was kept before stays.
+    """
+    known = genes_at_hand(organism)
+    if known is None or not len(genes):
+        return
+    met = int(genes.isin(known).sum())
+    if met * STRANGERS < len(genes):
+        said = f"{kind} of {organism.name}, of whose {len(known):,} genes the file's {len(genes):,} name {met:,}"
+        raise OntologyInputError("path", str(path), f"{said}; import it under its own organism, or its genes first")
+
+
+def genes_at_hand(organism: Organism) -> pd.Index | None:
+    """Return the ids of an organism's gene table, or None where there is none or it would have to be fetched."""
+    if organism.genes is not None and not intact(table_path(organism)):
+        return None
+    try:
+        return load_gene_table(organism).id_index
+    except ReferenceMissingError:
+        return None
 
 
 def keep_import(
@@ -122,7 +155,8 @@ def _check_call(kind: str, organism: Organism, columns: Mapping[str, str], about
     if unknown := sorted(set(columns) - set(COLUMNS[kind])):
         raise OntologyInputError("columns", unknown, f"any of {', '.join(COLUMNS[kind])}")
     if missing := [name for name in NEEDED[kind] if name not in columns]:
-        raise OntologyInputError("columns", sorted(columns), f"also {', '.join(missing)}")
+        spelled = " ".join(f"--column {name}=THEIRS" for name in missing)
+        raise OntologyInputError("columns", sorted(columns), f"also {', '.join(missing)} ({spelled})")
     if base not in (0, 1):
         raise OntologyInputError("base", base, "0 or 1")
     check_about(about)
@@ -141,70 +175,3 @@ def check_about(about: Mapping[str, str]) -> None:
     for name, value in about.items():
         if name not in ("source", "release", "licence") or not isinstance(value, str) or not value.isprintable():
             raise OntologyInputError("about", {name: value}, "printable text for source, release and licence")
-
-
-def read_rows(path: Path, wanted: list[str], where: Mapping[str, str]) -> tuple[int, pd.DataFrame]:
-    """Return how many rows the file has and those that pass, with the wanted columns."""
-    check_file(path)
-    with path.open("rb") as stream:
-        parquet = stream.read(4) == b"PAR1"
-    return _read_parquet(path, wanted, where) if parquet else _read_text(path, wanted, where)
-
-
-def _read_parquet(path: Path, wanted: list[str], where: Mapping[str, str]) -> tuple[int, pd.DataFrame]:
-    import pyarrow as pa  # noqa: PLC0415 - only imports need it
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    try:
-        with pq.ParquetFile(path) as file:
-            _check_columns(path, file.schema_arrow.names, wanted)
-            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-            if (size := sum(group.total_byte_size for group in groups)) > TABLE_LIMIT:
-                raise OntologyInputError("path", str(path), f"at most {TABLE_LIMIT} bytes when unpacked, not {size}")
-            _check_rows(path, file.metadata.num_rows)
-            parts = [_passing(b.to_pandas(), where) for b in file.iter_batches(CHUNK, columns=wanted)]
-            return file.metadata.num_rows, pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    except (pa.ArrowException, OSError) as error:
-        raise OntologyInputError("path", str(path), f"a sound Parquet file ({error})") from error
-
-
-def _read_text(path: Path, wanted: list[str], where: Mapping[str, str]) -> tuple[int, pd.DataFrame]:
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    if suffix not in SEPARATORS:
-        raise OntologyInputError("path", str(path), f"a Parquet file, or one ending in {', '.join(SEPARATORS)} (.gz)")
-    read, parts = 0, []
-    try:
-        with open_text(path, TABLE_LIMIT) as stream:
-            header = next(csv.reader([stream.readline(1 << 20)], delimiter=SEPARATORS[suffix]), [])
-            _check_columns(path, header, wanted)
-            chunks = pd.read_csv(
-                stream, sep=SEPARATORS[suffix], names=header, header=None, usecols=wanted, dtype=str,
-                keep_default_na=False, chunksize=CHUNK, index_col=False,
-            )  # fmt: skip
-            with chunks:
-                for chunk in chunks:
-                    read += len(chunk)
-                    _check_rows(path, read)
-                    parts.append(_passing(chunk, where))
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        raise OntologyInputError("path", str(path), f"a table with a header ({error})") from error
-    return read, pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=wanted)
-
-
-def _passing(rows: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
-    for column, value in where.items():
-        rows = rows[rows[column].astype(str).str.strip().str.casefold() == value.strip().casefold()]
-    return rows
-
-
-def _check_columns(path: Path, have: list[str], wanted: list[str]) -> None:
-    if missing := [name for name in wanted if name not in have]:
-        shown = ", ".join(repr(name[:40]) for name in have[:30])
-        raise OntologyInputError("columns", missing, f"columns of {path}, which has {shown}")
-    if twice := [name for name in wanted if have.count(name) > 1]:
-        raise OntologyInputError("columns", twice, f"columns that {path} has once")
-
-
-def _check_rows(path: Path, rows: int) -> None:
-    if rows > ROW_LIMIT:
-        raise OntologyInputError("path", str(path), f"at most {ROW_LIMIT:,} rows")

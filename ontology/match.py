@@ -9,6 +9,7 @@ what mapped how.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,7 +54,9 @@ between are a convention, measured on nothing: sampling may weigh by them, no pr
 HOWS: tuple[How, ...] = tuple(CONFIDENCE)
 """Ways of matching, the most certain first."""
 
-MISSING = frozenset({"", "nan", "none", "null", "<na>", "nat"})
+ALONE = frozenset({"PATO:0000461"})
+"""Terms that never stand beside another: normal, among diseases (CELLxGENE schema 7.1.0)."""
+MISSING = frozenset({"", "nan", "none", "null", "<na>", "nat", "missing"})
 """Texts that stand for no value: what tables turn an empty cell into."""
 UNKNOWN = frozenset(
     {
@@ -148,7 +151,7 @@ def harmonise(
     Raises
     ------
     OntologyInputError
-        When `label` is not one of the nine.
+        When `label` is not one of the nine, or `values` is one text, whose letters would be taken for values.
     UnknownOrganismError
         When the organism is not known.
 
@@ -160,6 +163,8 @@ def harmonise(
     """
     if label not in LABELS:
         raise OntologyInputError("label", label, f"one of {', '.join(LABELS)}")
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise OntologyInputError("values", values, "a list of texts")
     found = get_organism(organism)
     matches, budget = Matches(), suggestions
     for value in values:
@@ -293,6 +298,8 @@ def _several(label: str, text: str, organism: Organism) -> Match:
         return _without_term(text, "unmapped", "; ".join(f"{part.text!r}: {part.reason}" for part in lost[:3]))
     # One term per part and each once, in the ascending order CELLxGENE asks for; as certain as its weakest part.
     terms = dict(sorted((part.term_id, part.label) for part in parts))
+    if len(terms) > 1 and (lone := ALONE.intersection(terms)):
+        return _without_term(text, "unmapped", f"{min(lone)} stands alone: a cell is normal or has diseases")
     how = max((part.how for part in parts), key=HOWS.index)
     return Match(text, SEPARATOR.join(terms), SEPARATOR.join(terms.values()), how)
 

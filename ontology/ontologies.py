@@ -67,7 +67,7 @@ def load_ontology(prefix: str) -> Ontology:
 
 def available_prefixes() -> tuple[str, ...]:
     """Return every prefix that `load_ontology` serves on this machine now: pinned, NCBITaxon, then snapshots'."""
-    kept = [snapshot.name for snapshot in list_snapshots() if snapshot.kind == "ontology"]
+    kept = [snapshot.name for snapshot in list_snapshots("ontology")]
     return tuple(dict.fromkeys((*ontology_pins(), "NCBITaxon", *kept)))
 
 

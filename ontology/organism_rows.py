@@ -11,7 +11,6 @@ import re
 import tomllib
 from functools import cache, lru_cache
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import OntologyInputError, ReferenceMismatchError
@@ -19,6 +18,7 @@ from .snapshots import references_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -78,16 +78,32 @@ def own_rows() -> dict[str, dict[str, Any]]:
     return _read_own(str(path), state.st_mtime_ns, state.st_size, state.st_ino)
 
 
-@lru_cache(maxsize=4)
-def _read_own(path: str, _changed_ns: int, size: int, _inode: int) -> dict[str, dict[str, Any]]:
-    if size > FILE_LIMIT:
-        raise ReferenceMismatchError(path, f"at most {FILE_LIMIT} bytes of organisms", f"{size} bytes")
+def stored_rows() -> dict[str, dict[str, Any]]:
+    """Return the rows of a user's file as it is now, also those that give way to shipped ones.
+
+    Raises
+    ------
+    ReferenceMismatchError
+        As `own_rows`.
+    """
+    path = own_rows_path()
+    if not path.is_file():
+        return {}
+    if (size := path.stat().st_size) > FILE_LIMIT:
+        raise ReferenceMismatchError(str(path), f"at most {FILE_LIMIT} bytes of organisms", f"{size} bytes")
     try:
-        rows = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("organisms", {})
+        rows = tomllib.loads(path.read_text(encoding="utf-8")).get("organisms", {})
         for name, row in rows.items():
             check_row(name, row)
-    except (ValueError, TypeError, AttributeError) as error:  # TOML and UTF-8 errors are ValueErrors
-        raise ReferenceMismatchError(path, "rows of organisms", f"{error}; correct the file or remove it") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # TOML and UTF-8 errors are ValueErrors
+        wrong = f"{error}; correct the file or remove it"
+        raise ReferenceMismatchError(str(path), "rows of organisms", wrong) from error
+    return rows
+
+
+@lru_cache(maxsize=4)
+def _read_own(path: str, _changed_ns: int, _size: int, _inode: int) -> dict[str, dict[str, Any]]:
+    rows = stored_rows()
     taken = {key: name for name, row in shipped_rows()["organisms"].items() for key in keys_of(name, row)}
     kept: dict[str, dict[str, Any]] = {}
     for name, row in rows.items():

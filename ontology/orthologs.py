@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from .errors import OntologyInputError, ReferenceMissingError
+from .gene_rows import strip_versions
 from .genes import load_gene_table
 from .organisms import Organism, get_organism
 from .ortholog_sources import COLUMNS, Origin, find_origin, genes_key, read_pairs
@@ -30,7 +31,7 @@ TYPES = ("one2one", "one2many", "many2many")
 MIN_SOURCES = 3
 """Sources that must agree on a pair of a table that collects several and gives no types, such as HCOP. Of 1 to 10, 3
 finds most of what Ensembl's own homologs of human and mouse are (Jaccard 0.69; 0.34 at 1): docs/orthologs.md."""
-BUILD = "orthologs-1"
+BUILD = "orthologs-2"
 """Version of the cleaning; part of a table's digest."""
 
 
@@ -178,8 +179,8 @@ def clean_pairs(
         Ids of the organism's gene table; None where there is none, and then column `gene` is believed.
     """
     rows = pairs.loc[:, list(COLUMNS)].copy()
-    rows["gene"] = strip_versions(rows["gene"], organism.id_pattern)
-    rows["human_gene"] = strip_versions(rows["human_gene"], get_organism("human").id_pattern)
+    for column, whose, known in (("gene", organism, ids), ("human_gene", get_organism("human"), human_ids)):
+        rows[column] = strip_versions(rows[column].astype(str).str.strip(), whose, known)
     rows["type"] = rows["type"].str.removeprefix("ortholog_")
     rows.loc[~rows["type"].isin(TYPES), "type"] = ""
     rows["confidence"] = rows["confidence"].where(rows["confidence"].between(0, 1))
@@ -206,12 +207,13 @@ def clean_pairs(
 def fill_gaps(table: OrthologTable, second: OrthologTable) -> OrthologTable:
     """Return a table with pairs of the second one added between genes that the first leaves without any.
 
-    Only pairs that at least `origin.fill` of the second's sources agree on; their types are read off the pairs added.
+    Only pairs that at least `origin.fill` of the second's sources agree on. Their types are those they have among all
+    pairs of that agreement: a gene that shares its ortholog with one the first table knows is no one2one.
     """
     mine, extra = table.frame, second.linked()
     extra = extra[extra["confidence"] >= table.origin.fill]
-    extra = extra[~extra["gene"].isin(mine["gene"]) & ~extra["human_gene"].isin(mine["human_gene"])]
     extra = extra.assign(type=pair_types(extra["gene"], extra["human_gene"]))
+    extra = extra[~extra["gene"].isin(mine["gene"]) & ~extra["human_gene"].isin(mine["human_gene"])]
     both = pd.concat([mine, extra], ignore_index=True) if len(extra) else mine
     both = both.sort_values(["gene", "human_gene"], kind="stable", ignore_index=True)
     return replace(table, frame=both, cleaned=MappingProxyType({**table.cleaned, "filled": len(extra)}))
@@ -219,17 +221,6 @@ def fill_gaps(table: OrthologTable, second: OrthologTable) -> OrthologTable:
 
 BLANKS = ("", "-", "nan", "None", "NA")
 """How tables write that there is no gene: HCOP a dash, others whatever their writer made of nothing."""
-
-
-def strip_versions(ids: pd.Series, pattern: str) -> pd.Series:
-    """Return ids without a version, which is cut only where what is left is an id of that organism's form.
-
-    `ENSG00000141510.18` loses it; a worm's sequence name such as `Y74C9A.3` is no version of `Y74C9A`.
-    """
-    text = ids.astype(str).str.strip()
-    bare = text.str.replace(r"\.\d+$", "", regex=True)
-    cut = bare.str.fullmatch(pattern) & ~text.str.fullmatch(pattern)
-    return text.where(~cut, bare)
 
 
 def pair_types(left: npt.ArrayLike, right: npt.ArrayLike) -> npt.NDArray[np.object_]:

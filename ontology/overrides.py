@@ -3,30 +3,29 @@
 Shipped rows lie in data/overrides/<label>.tsv, the user's in `home() / "overrides"`, in the same form: text, term_id,
 organism (`*` for any), who, when, why. The user's beat the shipped ones, and among either a row for the organism beats
 one for any. Rows are believed only where their id is still a current, allowed term; the tests hold every shipped row to
-that. curate.py judges what a curator accepts and `add_overrides` keeps it.
+that. curate.py judges what a curator accepts and `add_overrides` keeps it, behind what the file has already: comments
+and rows of the user's are never written anew.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import astuple, dataclass, fields
 from functools import cache, lru_cache
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .allowed import SEPARATOR, ontology_of, refusal, split_terms
+from .cached import locked, write_together
 from .errors import OntologyInputError
 from .organisms import get_organism
 from .places import home
 from .terms import fold_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from .organisms import Organism
 
@@ -73,11 +72,14 @@ def load_user_overrides(label: str) -> tuple[Override, ...]:
     Raises
     ------
     OntologyInputError
-        When the file is no table of overrides; the message names the line.
+        When the file is no table of overrides, or has two rows for one text and organism; the message names the line.
     """
-    path = user_overrides_path(label)
-    stamp = _stamp(path)
-    return tuple(_user_index(path, stamp).values()) if stamp else ()
+    return tuple(_user_rows(label).values())
+
+
+def user_override(label: str, key: tuple[str, str]) -> Override | None:
+    """Return this user's own row with that `Override.key`, or None; raises as `load_user_overrides`."""
+    return _user_rows(label).get(key)
 
 
 def user_overrides_path(label: str) -> Path:
@@ -87,9 +89,8 @@ def user_overrides_path(label: str) -> Path:
 
 def find_override(label: str, text: str, organism: Organism) -> str | None:
     """Return the id a curator chose for a text, or None; an id that may not be used any more counts as none."""
-    folded, path = fold_text(text), user_overrides_path(label)
-    stamp = _stamp(path)
-    for rows in (_user_index(path, stamp) if stamp else {}, _shipped_index(label)):
+    folded = fold_text(text)
+    for rows in (_user_rows(label), _shipped_index(label)):
         for named in (organism.name, "*"):
             row = rows.get((folded, named))
             if row and (usable := _usable(label, row.term_id, organism)):
@@ -110,34 +111,56 @@ def overrides_digest() -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def add_overrides(label: str, rows: Sequence[Override]) -> int:
-    """Add rows to this user's overrides of a label, all or none, and return how many were new.
+def add_overrides(added: Mapping[str, Sequence[Override]]) -> dict[str, int]:
+    """Add rows to this user's overrides, those of all labels or none, and return per label how many were new.
 
-    A row that is there already, whoever added it, is left as it was. The file is replaced in one step, under a lock.
+    A row that is there already, whoever added it, is left as it was, and so is every other line of the files. Files are
+    replaced in one step, under a lock, when all of them are ready on disk.
+
+    Parameters
+    ----------
+    added
+        Label to rows.
 
     Raises
     ------
     OntologyInputError
         When a row contradicts one that is there, or lacks a value; nothing is written then.
     """
-    path = user_overrides_path(label)
-    for row in rows:
+    for row in (row for rows in added.values() for row in rows):
         if not all(value.strip() for value in astuple(row)):
             raise OntologyInputError("override", row, "a value in every field")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        there = {row.key: row for row in load_user_overrides(label)}
-        fresh: dict[tuple[str, str], Override] = {}
-        for row in rows:
-            former = there.get(row.key) or fresh.get(row.key)
-            if former is None:
-                fresh[row.key] = row
-            elif former.term_id != row.term_id:
-                raise OntologyInputError("term_id", row.term_id, conflict(former, path))
-        if fresh:
-            _replace(path, (*there.values(), *fresh.values()))
-    return len(fresh)
+    if not any(added.values()):
+        return dict.fromkeys(added, 0)
+    with locked(home() / "overrides"):
+        fresh = {label: _new_among(label, rows) for label, rows in added.items()}
+        write_together({user_overrides_path(label): _appended(label, rows) for label, rows in fresh.items() if rows})
+    return {label: len(rows) for label, rows in fresh.items()}
+
+
+def _new_among(label: str, rows: Sequence[Override]) -> list[Override]:
+    fresh: dict[tuple[str, str], Override] = {}
+    for row in rows:
+        former = user_override(label, row.key) or fresh.get(row.key)
+        if former is None:
+            fresh[row.key] = row
+        elif former.term_id != row.term_id:
+            raise OntologyInputError("term_id", row.term_id, conflict(former, user_overrides_path(label)))
+    return list(fresh.values())
+
+
+def _appended(label: str, rows: Sequence[Override]) -> bytes:
+    """Return a user's file as it stands with rows behind it; runs of blanks become one, as texts are compared."""
+    path = user_overrides_path(label)
+    there = path.read_bytes() if path.is_file() else b""
+    lines = ["\t".join(" ".join(value.split()) for value in astuple(row)) for row in rows]
+    if not _has_header(there.decode("utf-8")):  # comments at most, or rows would have been refused
+        lines.insert(0, "\t".join(HEADER))
+    between = b"" if not there or there.endswith(b"\n") else b"\n"
+    data = there + between + ("\n".join(lines) + "\n").encode()
+    if len(data) > MAX_BYTES:
+        raise OntologyInputError(str(path), f"{len(data)} bytes", f"at most {MAX_BYTES} bytes of overrides")
+    return data
 
 
 def conflict(former: Override, path: Path) -> str:
@@ -165,6 +188,12 @@ def _shipped_index(label: str) -> dict[tuple[str, str], Override]:
     return {row.key: row for row in load_overrides(label)}
 
 
+def _user_rows(label: str) -> Mapping[tuple[str, str], Override]:
+    path = user_overrides_path(label)
+    stamp = _stamp(path)
+    return _user_index(path, stamp) if stamp else {}
+
+
 @lru_cache(maxsize=64)
 def _user_index(path: Path, stamp: tuple[int, int, int]) -> dict[tuple[str, str], Override]:
     """Read a user's file; the stamp is part of the call so that a changed file is read again."""
@@ -184,34 +213,33 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
+def _has_header(text: str) -> bool:
+    return any(_cells(line) == HEADER for line in text.split("\n"))
+
+
+def _cells(line: str) -> tuple[str, ...]:
+    return tuple(line.removesuffix("\r").split("\t"))
+
+
 def _parse(text: str, where: str) -> tuple[Override, ...]:
-    """Return the rows of a file: comments above the header, then one row a line, tabs between, nothing quoted."""
+    """Return the rows of a file: a header, then one row a line, tabs between, nothing quoted; comments begin with #."""
     rows: list[Override] = []
+    lines: dict[tuple[str, str], int] = {}
     header = False
     for number, line in enumerate(text.split("\n"), start=1):
-        cells = line.removesuffix("\r").split("\t")
+        cells = _cells(line)
         if not header:
-            header = tuple(cells) == HEADER
-            if not header and line and not line.startswith("#"):
+            header = cells == HEADER
+            if not header and line.strip() and not line.startswith("#"):
                 expected = f"the columns {', '.join(HEADER)}, with tabs between"
                 raise OntologyInputError(f"{where}, line {number}", line[:80], expected)
         elif len(cells) == len(HEADER) and all(cells):
             rows.append(Override(*cells))
-        elif line.strip():
+            # Of two decisions about one text nobody can tell which holds; the first must not give way in silence.
+            if (first := lines.setdefault(rows[-1].key, number)) != number:
+                expected = f"another text or organism than line {first} has; take one of the two out"
+                raise OntologyInputError(f"{where}, line {number}", line[:80], expected)
+        elif line.strip() and not (line.startswith("#") and len(cells) == 1):
             expected = f"{len(HEADER)} values, none empty, with tabs between"
             raise OntologyInputError(f"{where}, line {number}", line[:80], expected)
     return tuple(rows)
-
-
-def _replace(path: Path, rows: Sequence[Override]) -> None:
-    """Write a file whole or not at all. Blanks of any kind become single ones: texts are compared so."""
-    lines = ["\t".join(HEADER), *("\t".join(" ".join(value.split()) for value in astuple(row)) for row in rows)]
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as out:
-            out.write("\n".join(lines) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     import scipy.sparse as sp
 
+EXACT = 1 << 53
+"""Largest count: float64 is exact up to here."""
 POLICIES: Mapping[str, str] = MappingProxyType(
     {
         "one2one": "genes with one ortholog that has no other: their counts move unchanged, integers stay integers",
@@ -36,8 +38,9 @@ POLICIES: Mapping[str, str] = MappingProxyType(
 )
 """What is done where one gene has several orthologs. Under each, the counts of a cell over the genes that are carried
 are the same before and after; the other genes' counts are lost, and reported with the reason."""
-OUTCOMES = ("carried", "no ortholog", "several orthologs", "shared ortholog")
-"""What can happen to a gene: the last two only under a policy that refuses it."""
+OUTCOMES = ("carried", "no ortholog", "several orthologs", "shared ortholog", "not one2one by its source")
+"""What can happen to a gene: the last three only under a policy that refuses it. The last is of a gene whose pair is
+the only one here and yet of another type: its source counts partners that are in no gene table or in no pair."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +80,8 @@ class Projector:
         Raises
         ------
         OntologyInputError
-            When the block has another number of genes than the source's table, or is not numeric.
+            When the block has another number of genes than the source's table, is not numeric, or holds what is no
+            count.
         """
         from scipy.sparse import csr_matrix, issparse  # noqa: PLC0415 - most uses of this floor project nothing
 
@@ -85,7 +89,9 @@ class Projector:
         if given.ndim != 2 or given.shape[1] != len(self.source_genes) or given.dtype.kind not in "biuf":
             said = f"{self.source.name}'s {len(self.source_genes)} genes as numbers, in the order of its gene table"
             raise OntologyInputError("counts", f"{given.dtype} of shape {given.shape}", said)
-        block = csr_matrix(given)
+        block = csr_matrix(given.astype(np.float32) if given.dtype == np.float16 else given)
+        if not ((block.data >= 0) & (block.data <= EXACT)).all():
+            raise OntologyInputError("counts", "negative, infinite, NaN or huge numbers", f"counts of 0 to {EXACT}")
         whole = self.policy != "split" and block.dtype.kind != "f"
         wide = np.dtype(np.int64) if whole else np.dtype(np.float64)
         # Around the caller's own indices: scipy's astype would sort and merge them in place.
@@ -245,7 +251,9 @@ def projection_weights(
     where = (pairs.loc[used, "gene"].to_numpy(), pairs.loc[used, "target"].to_numpy())
     weights = csr_matrix((np.asarray(share, np.float64), where), shape=(len(source_ids), len(target_ids)))
     outcome = np.full(len(source_ids), "no ortholog", dtype=object)
-    outcome[pairs["gene"].to_numpy()] = "shared ortholog"
+    outcome[pairs["gene"].to_numpy()] = "not one2one by its source"
+    n_sources = pairs.groupby("target")["gene"].transform("size")
+    outcome[pairs.loc[n_sources > 1, "gene"].to_numpy()] = "shared ortholog"
     outcome[pairs.loc[n_targets > 1, "gene"].to_numpy()] = "several orthologs"
     outcome[where[0]] = "carried"
     return weights, outcome

@@ -1,7 +1,7 @@
 """What a file says of each protein: `rows_of_fasta` and `rows_of_table` yield `ProteinRow`s, gene by gene unchosen.
 
 Headers are read as Ensembl writes pep.all (vertebrates, plants, metazoa), as GENCODE writes pc_translations (names
-joined by `|`), or as a bare gene id. A table is read as imports.py reads it, with columns the caller names. Rows whose
+joined by `|`), or as a bare gene id. A table is read by table_files.py, with columns the caller names. Rows whose
 gene is not of the organism's form, or whose biotype is not protein_coding, are tallied and left out; proteins.py
 chooses.
 """
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from .errors import OntologyInputError
 from .fasta import LEFT_OUT, clean_sequence, read_fasta
-from .imports import read_rows
+from .gene_rows import id_form
+from .organism_rows import ANY_ID
+from .table_files import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,7 +42,7 @@ class ProteinRow:
     """One protein as a file has it, cleaned."""
 
     gene: str
-    """Gene id without version."""
+    """Gene id without version; with it where the organism states no form of id: read_proteins decides over all."""
     protein: str
     """Protein id, an Ensembl one without version; the gene id where the file names no protein."""
     transcript: str
@@ -59,12 +61,18 @@ def without_version(text: str) -> str:
     return found[1] if found else text
 
 
-def gene_of(text: str, pattern: re.Pattern[str]) -> str:
-    """Return the gene id that a text is, without version, or an empty string where it is none of the organism's."""
-    if pattern.fullmatch(text):
-        return text
-    bare = text.rpartition(".")
-    return bare[0] if bare[2].isdigit() and pattern.fullmatch(bare[0]) else ""
+def gene_form(organism: Organism) -> re.Pattern[str]:
+    """Return the pattern of a gene id; group 1 is what can be told of it from one row alone.
+
+    Where no form is stated that is the whole word: whether its end is a version shows only beside the other ids.
+    """
+    return re.compile(f"({ANY_ID})") if organism.id_pattern == ANY_ID else id_form(organism)
+
+
+def gene_of(text: str, form: re.Pattern[str]) -> str:
+    """Return the gene id that a text is, or an empty string where it is none of the organism's."""
+    found = form.fullmatch(text)
+    return found[1] if found else ""
 
 
 def rows_of_fasta(organism: Organism, path: Path, tally: Tally) -> Iterator[ProteinRow]:
@@ -75,12 +83,12 @@ def rows_of_fasta(organism: Organism, path: Path, tally: Tally) -> Iterator[Prot
     OntologyInputError
         As `read_fasta`.
     """
-    pattern = re.compile(organism.id_pattern)
+    form = gene_form(organism)
     for record in read_fasta(path, tally):
         told = record.header.partition(" description:")[0]
         fields = dict(_FIELDS.findall(told))
         names = record.name.split("|")
-        gene = next(filter(None, (gene_of(text, pattern) for text in (fields.get("gene", ""), *names))), "")
+        gene = next(filter(None, (gene_of(text, form) for text in (fields.get("gene", ""), *names))), "")
         if not gene:
             tally.add(FOREIGN, [fields.get("gene", record.name)])
         elif {fields.get("gene_biotype", CODING), fields.get("transcript_biotype", CODING)} != {CODING}:
@@ -124,13 +132,13 @@ def rows_of_table(
     if set(columns) - set(TABLE_COLUMNS) or not {"gene", "sequence"} <= set(columns):
         allowed = f"gene and sequence, and maybe others of {', '.join(TABLE_COLUMNS)}"
         raise OntologyInputError("columns", sorted(columns), allowed)
-    pattern = re.compile(organism.id_pattern)
+    form = gene_form(organism)
     wanted = list(dict.fromkeys([*columns.values(), *where]))
-    _, rows = read_rows(path, wanted, {name: str(value) for name, value in where.items()})
+    _, rows = read_rows(path, wanted, {name: str(value) for name, value in where.items()}, tally)
     blank = [""] * len(rows)
     texts = {ours: rows[theirs].fillna("").astype(str).str.strip().tolist() for ours, theirs in columns.items()}
     for raw_gene, protein, symbol, raw in zip(*(texts.get(name, blank) for name in TABLE_COLUMNS), strict=True):
-        gene = gene_of(raw_gene, pattern)
+        gene = gene_of(raw_gene, form)
         if not gene:
             tally.add(FOREIGN, [raw_gene])
         elif (sequence := clean_sequence(raw, raw_gene, tally)) is not None:

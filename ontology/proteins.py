@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,12 @@ import pandas as pd
 
 from .errors import OntologyInputError, ReferenceMissingError
 from .fasta import LEFT_OUT
-from .imports import ImportedSnapshot, check_about, keep_import
+from .gene_rows import strip_versions
+from .imports import ImportedSnapshot, check_about, genes_at_hand, keep_import, require_known
 from .organisms import Organism, get_organism
 from .protein_rows import FOREIGN, ProteinRow, rows_of_fasta, rows_of_table, without_version
 from .snapshots import find_snapshot, read_table
-from .text_files import Tally, open_text
+from .text_files import EXAMPLES, Tally, open_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,6 +39,8 @@ COLUMNS = ("gene", "protein", "symbol", "length", "rule", "sequence")
 RULES = ("listed", "tagged", "longest", "ortholog")
 """Why a protein stands for its gene: a list names it, its header does, no other is longer, or the gene has none of its
 own and this is its human ortholog's."""
+UNMET = "gene that is not in the gene table, kept"
+"""The fault told where it is that of most genes: the table is of another annotation, or spells its ids otherwise."""
 TWO_SEQUENCES = "protein id with two sequences, the first kept"
 LIST_BYTES = 1 << 28  # unpacked; MANE's summary has 4 MiB
 LIST_LIMIT = 2_000_000  # ids of a list of canonical proteins; all of human have 0.3 million
@@ -105,9 +108,10 @@ def read_proteins(
         for row in chosen
         for names in [{row.protein, row.transcript}]
     ]
+    genes = pd.Series([row.gene for row in chosen], dtype=object)
     frame = pd.DataFrame(
         {
-            "gene": [row.gene for row in chosen],
+            "gene": strip_versions(genes, found, genes_at_hand(found)),
             "protein": [row.protein for row in chosen],
             "symbol": [row.symbol for row in chosen],
             "length": np.array([len(row.sequence) for row in chosen], dtype=np.int64),
@@ -115,7 +119,7 @@ def read_proteins(
             "sequence": [row.sequence for row in chosen],
         },
         columns=list(COLUMNS),
-    )
+    ).sort_values("gene", ignore_index=True)
     left_out = sum(count for fault, count in tally.counts.items() if fault.endswith(LEFT_OUT))
     return ProteinSet(found, frame, tally.report(read + left_out, len(frame)))
 
@@ -138,18 +142,30 @@ def import_proteins(
     Returns
     -------
     ImportedSnapshot
-        The snapshot, and in `report` what was left out or mended.
+        The snapshot, and in `report` what was left out or mended; and, where a gene table is at hand and most of the
+        proteins' genes are not in it, how many.
 
     Raises
     ------
     OntologyInputError
-        As `read_proteins`; nothing is kept then.
+        As `read_proteins`, and when a gene table is at hand and knows hardly any of the genes; nothing is kept then.
     """
     check_about(about)
     proteins = read_proteins(organism, path, choice, columns, where)
+    require_known(proteins.organism, "proteins", proteins.frame["gene"], path)
     log.info("proteins of %s by rule: %s", proteins.organism.name, proteins.rules)
     whence = {"source": Path(path).name, **about}
-    return keep_import("proteins", proteins.organism, proteins.frame, whence, proteins.report)
+    return keep_import("proteins", proteins.organism, proteins.frame, whence, _with_strangers(proteins))
+
+
+def _with_strangers(proteins: ProteinSet) -> ImportReport:
+    """Return the report, and in it the genes that the gene table at hand lacks where they are most."""
+    report, known = proteins.report, genes_at_hand(proteins.organism)
+    lost = [] if known is None else proteins.frame.loc[~proteins.frame["gene"].isin(known), "gene"].tolist()
+    if len(lost) * 2 <= len(proteins.frame):
+        return report
+    examples = {**report.examples, UNMET: tuple(map(repr, lost[:EXAMPLES]))}
+    return replace(report, faults={**report.faults, UNMET: len(lost)}, examples=examples)
 
 
 def load_proteins(organism: str | int | Organism) -> pd.DataFrame:
@@ -227,7 +243,10 @@ def read_canonical_ids(path: str | Path) -> frozenset[str]:
 def _choose(
     rows: Iterable[ProteinRow], listed: frozenset[str], tally: Tally, *, believe_tags: bool
 ) -> tuple[list[ProteinRow], int]:
-    """Return the chosen row of each gene, ascending by gene, and how many rows there were; one row a gene is held."""
+    """Return the chosen row of each gene, ascending by gene, and how many rows there were.
+
+    Held are one row a gene, and of every protein its id, gene and a hash: with them repeats are told.
+    """
     best: dict[str, tuple[tuple[bool, bool, int, str], ProteinRow]] = {}
     seen: dict[str, tuple[int, str]] = {}
     marked: Counter[str] = Counter()

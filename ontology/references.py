@@ -1,7 +1,7 @@
 """The pins of data/references.toml as values: wheels with data, ontology assets, and one string that names them all.
 
-Pure reading of a shipped file, and of the list of snapshots where the releases in use are named; wheels.py and
-ontology_files.py fetch, terms.py opens.
+Pure reading of a shipped file (`reference_rows`, here alone), and of the list of snapshots where the releases in use
+are named; wheels.py, biomart.py and ontology_files.py fetch, ontologies.py opens.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from .snapshots import list_snapshots
 
@@ -66,14 +67,14 @@ class OntologyFilePin:
 @cache
 def wheel_pins() -> dict[str, WheelPin]:
     """Return the data wheels by name."""
-    return {name: WheelPin(**row) for name, row in _rows()["wheels"].items()}
+    return {name: WheelPin(**row) for name, row in reference_rows()["wheels"].items()}
 
 
 @cache
 def ontology_pins() -> dict[str, OntologyPin]:
     """Return the ontology assets by every CURIE prefix they serve."""
     pins = {}
-    for name, row in _rows()["ontologies"].items():
+    for name, row in reference_rows()["ontologies"].items():
         pin = OntologyPin(name, row["version"], row["sha256"], tuple(row.get("also", ())))
         pins.update(dict.fromkeys((name, *pin.also), pin))
     return pins
@@ -82,18 +83,19 @@ def ontology_pins() -> dict[str, OntologyPin]:
 @cache
 def ontology_file_pins() -> dict[str, OntologyFilePin]:
     """Return the ontologies that are fetched as files, by prefix; usable only once a snapshot is there."""
-    return {name: OntologyFilePin(name, **row) for name, row in _rows()["ontology_files"].items()}
+    return {name: OntologyFilePin(name, **row) for name, row in reference_rows()["ontology_files"].items()}
 
 
 def guide_requirement() -> str:
     """Return the exact requirement whose assets the pins describe."""
-    return str(_rows()["guide"]["requirement"])
+    return str(reference_rows()["guide"]["requirement"])
 
 
 def ontology_release() -> str:
     """Return the ontology versions in use in one string, sorted by name, for receipts and manifests.
 
-    The pinned ones, and those this machine keeps as snapshots. NCBITaxon is no part of it: its lineages map no label.
+    The pinned ones, and those this machine keeps as snapshots, each with the first 12 digits of its digest: what its
+    release is called is the user's word. NCBITaxon is no part of it: its lineages map no label.
 
     Examples
     --------
@@ -101,10 +103,11 @@ def ontology_release() -> str:
     'CL v2026-03-26'
     """
     pins = {pin.name: pin.version for pin in ontology_pins().values()}
-    pins |= {kept.name: kept.release for kept in list_snapshots() if kept.kind == "ontology"}
+    pins |= {kept.name: f"{kept.release} {kept.sha256[:12]}" for kept in list_snapshots("ontology")}
     return ";".join(f"{name} {pins[name]}" for name in sorted(pins))
 
 
 @cache
-def _rows() -> dict[str, dict]:
+def reference_rows() -> dict[str, dict[str, Any]]:
+    """Return data/references.toml as it is; not to be changed."""
     return tomllib.loads(resources.files(__package__).joinpath("data/references.toml").read_text(encoding="utf-8"))

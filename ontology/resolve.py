@@ -73,7 +73,7 @@ def resolve_genes(names: Sequence[str], table: GeneTable, fallback: Sequence[str
     Raises
     ------
     OntologyInputError
-        When `fallback` is not as long as `names`.
+        When `fallback` is not as long as `names`, or `table` is no gene table.
 
     Examples
     --------
@@ -82,6 +82,8 @@ def resolve_genes(names: Sequence[str], table: GeneTable, fallback: Sequence[str
     >>> mapping.how.tolist()
     ['version', 'synonym']
     """
+    if not hasattr(table, "id_index"):
+        raise OntologyInputError("table", table, "a gene table, such as load_gene_table('human')")
     given = _texts(names)
     index, how = _place(given, table)
     if fallback is not None:

@@ -20,6 +20,8 @@ from .allowed import ID_ONLY, ontology_of, refusal, text_ontologies
 from .terms import Ontology, Term, words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .organisms import Organism
 
 SUGGESTION_LIMIT = 200
@@ -92,24 +94,20 @@ class Names:
         return float(np.log1p(len(self.terms) / len(self.holders[word]))) * (FILLED if word in FILLER else 1.0)
 
 
-_NAMES: dict[tuple[str, int], Names] = {}  # by release and size: ontologies are mappings, which do not hash
-_SQUEEZED: dict[tuple[str, int], dict[str, tuple[str, ...]]] = {}
-
-
 def suggest(label: str, text: str, organism: Organism) -> tuple[tuple[str, str], ...]:
     """Return up to five ids and labels that resemble a text and are allowed for the label, the likeliest first."""
     text = text[:120]
     scored: dict[str, tuple[float, Ontology]] = {}
     for ontology in text_ontologies(label, organism):
-        for term_id, score in _ranked(_names(ontology), text):
+        for term_id, score in _ranked(ontology.derived(read_names), text):
             scored[term_id] = max(scored.get(term_id, (0.0, ontology)), (score, ontology), key=lambda pair: pair[0])
-        for term_id in _squeezed(ontology).get(_squeeze(text), ()):  # Dropseq, CELseq2
+        for term_id in ontology.derived(squeeze_names).get(_squeeze(text), ()):  # Dropseq, CELseq2
             scored[term_id] = (1.0 + LABEL_BONUS, ontology)
     for prefix in ID_ONLY.get(label, ()):
         one_name = re.search(r"\d", text) and not re.search(r"\s", text)  # A549, but neither BM nor "layer 5"
         lined = ontology_of(f"{prefix}:") if one_name and prefix in organism.labels[label] else None
         if lined is not None:
-            lines = _squeezed(lined, labels_only=True)  # 167,000, and Cellosaurus has no other names here
+            lines = lined.derived(squeeze_labels)  # 167,000, and Cellosaurus has no other names here
             for term_id in (*lines.get(_squeeze(text), ()), *lines.get(f"nci{_squeeze(text)}", ()))[:SHOWN]:
                 if not lined[term_id].obsolete:
                     scored[term_id] = (1.0, lined)
@@ -179,15 +177,8 @@ def _readings(names: Names, word: str) -> dict[str, float]:
     return dict.fromkeys(difflib.get_close_matches(word, pool, n=3, cutoff=0.8), ALIKE)
 
 
-def _names(ontology: Ontology) -> Names:
-    """Return an ontology's names, read once a process and release."""
-    key = (ontology.release, len(ontology))
-    if key not in _NAMES:
-        _NAMES[key] = _read_names(ontology)
-    return _NAMES[key]
-
-
-def _read_names(ontology: Ontology) -> Names:
+def read_names(ontology: Ontology) -> Names:
+    """Return an ontology's names as bags of words; ask for them by `ontology.derived`, which makes them once."""
     terms: list[str] = []
     is_label: list[bool] = []
     bags: list[tuple[str, ...]] = []
@@ -207,18 +198,22 @@ def _read_names(ontology: Ontology) -> Names:
     return Names(tuple(terms), np.array(is_label, dtype=bool), weight, arrays, tuple(sorted(arrays)))
 
 
-def _squeezed(ontology: Ontology, *, labels_only: bool = False) -> dict[str, tuple[str, ...]]:
-    """Return terms by what is left of their names without anything but letters and digits."""
-    key = (ontology.release, len(ontology))
-    if key not in _SQUEEZED:
-        index: dict[str, dict[str, None]] = {}
-        for term_id in ontology:
-            names = (ontology.label(term_id),) if labels_only else _names_of(ontology[term_id])
-            for name in names:
-                index.setdefault(_squeeze(name), {})[term_id] = None
-        index.pop("", None)
-        _SQUEEZED[key] = {name: tuple(ids) for name, ids in index.items()}
-    return _SQUEEZED[key]
+def squeeze_names(ontology: Ontology) -> dict[str, tuple[str, ...]]:
+    """Return current terms by what is left of their names without anything but letters and digits."""
+    return _squeezed((name, term_id) for term_id, term in ontology.items() for name in _names_of(term))
+
+
+def squeeze_labels(ontology: Ontology) -> dict[str, tuple[str, ...]]:
+    """Return terms, obsolete ones too, by what is left of their labels alone."""
+    return _squeezed((ontology.label(term_id), term_id) for term_id in ontology)
+
+
+def _squeezed(names: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    index: dict[str, dict[str, None]] = {}
+    for name, term_id in names:
+        index.setdefault(_squeeze(name), {})[term_id] = None
+    index.pop("", None)
+    return {name: tuple(ids) for name, ids in index.items()}
 
 
 def _names_of(term: Term) -> tuple[str, ...]:

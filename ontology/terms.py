@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .graph import Closure
     from .term_table import Fault
 
+Derived = TypeVar("Derived")
 Index = dict[str, tuple[str, ...]]
 RELATIONS = ("is_a", "part_of")
 """Relations whose other end lies above a term, unless a reader is told otherwise; the guide knows no other choice."""
@@ -82,6 +83,7 @@ class Ontology(Mapping[str, Term]):
         self._table = records if isinstance(records, TermTable) else make_table(records)
         self._ids = tuple(self._table.ids)
         self._index = {term_id: i for i, term_id in enumerate(self._ids)}
+        self._derived: dict[Callable[[Ontology], Any], Any] = {}
 
     @property
     def release(self) -> str:
@@ -214,6 +216,12 @@ class Ontology(Mapping[str, Term]):
     def by_word(self, word: str) -> tuple[str, ...]:
         """Return current terms whose label or synonyms hold a word, compared without case and plural s."""
         return self._words.get(word, ())
+
+    def derived(self, make: Callable[[Ontology], Derived]) -> Derived:
+        """Return what `make` derives from this ontology, made on first use; it lives as long as the ontology does."""
+        if make not in self._derived:
+            self._derived[make] = make(self)
+        return self._derived[make]
 
     def _at(self, term_id: str) -> int:
         try:

@@ -1,7 +1,8 @@
 """Reading a user's own file without trusting it: `open_text` undoes gzip and stops at bounds; what was off is tallied.
 
-Used by imports.py (tables), gtf.py (annotations) and gene_rows.py (the rules of their rows). `ImportReport` is what
-remains of everything that was dropped or mended: each fault with its number and a few examples.
+The one place where gzip is undone: for tables (table_files.py), annotations (gtf.py), proteins (fasta.py) and
+ontologies (ontology_files.py, by `open_bytes`). `ImportReport` is what remains of everything that was dropped or
+mended: each fault with its number and a few examples.
 """
 
 from __future__ import annotations
@@ -99,16 +100,26 @@ def open_text(path: Path, limit: int = FILE_LIMIT) -> Iterator[IO[str]]:
     Raises
     ------
     OntologyInputError
-        When there is no such file, it is too large, or the gzip is damaged.
+        When there is no such file, it cannot be read, it is too large, or the gzip is damaged.
     """
+    with open_bytes(path, limit) as stream:
+        yield io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace")
+
+
+@contextmanager
+def open_bytes(path: Path, limit: int = FILE_LIMIT) -> Iterator[io.BufferedReader]:
+    """Open a file, plain or gzip, whatever its name says; parameters and errors as `open_text`."""
     check_file(path)
-    with path.open("rb") as raw:
+    try:
+        raw = path.open("rb")
+    except OSError as error:
+        raise OntologyInputError("path", str(path), f"a file that can be read ({error.strerror})") from error
+    with raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         inner: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
-        bounded = io.BufferedReader(_Bounded(inner, path, limit), 1 << 18)
         try:
-            yield io.TextIOWrapper(bounded, encoding="utf-8-sig", errors="replace")
+            yield io.BufferedReader(_Bounded(inner, path, limit), 1 << 18)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise OntologyInputError("path", str(path), f"a whole gzip file ({error})") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -13,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlas import ContractError
+from catalog import label_tables
 from catalog.curation import HEADER, accept_table, curate_table
 from catalog.errors import CatalogInputError
 from catalog.label_tables import FORMULA, guard, read_rows, unguard, write_rows
-from ontology import UnknownOrganismError, harmonise, home
+from ontology import UnknownOrganismError, harmonise, home, load_ontology
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,6 +142,107 @@ def test_answers_survive_a_new_table(labels: Path) -> None:
     assert len(rows_of(table)) == len(rows)
 
 
+DONE = {"accept": "CL:0000084", "who": "ann", "why": "saw them"}
+
+
+def answers_of(path: Path) -> list[tuple[str, str, str, str]]:
+    return [(r["label"], r["organism"], r["text"], r["accept"]) for r in rows_of(path) if r["accept"]]
+
+
+def test_no_answer_is_lost_whatever_is_curated_next(labels: Path) -> None:
+    table = curate_table(labels).table
+    fill(table, {"naive CD4+ T": DONE, "Multipotent progenitors": {**DONE, "organism": "*"}, "CD14 Mono": {"why": "?"}})
+    given = [
+        ("cell_type", "human", "naive CD4+ T", "CL:0000084"),
+        ("cell_type", "*", "Multipotent progenitors", "CL:0000084"),
+    ]
+    made = curate_table(labels, label="development_stage")
+    assert ({r["label"] for r in made.rows}, made.carried) == ({"development_stage"}, 3)
+    assert any("3 answers about other texts" in line for line in made.lines())
+    assert answers_of(table) == given
+    assert [r["n"] for r in rows_of(table) if r["label"] == "cell_type"] == ["0"] * 3
+    again = curate_table(labels)
+    assert again.carried == 1  # the one for every organism; the others stand at their texts
+    assert answers_of(table) == given
+    assert next(r["why"] for r in rows_of(table) if r["text"] == "CD14 Mono") == "?"
+    assert next(r["n"] for r in rows_of(table) if r["text"] == "naive CD4+ T") == "7"
+    assert curate_table(table).carried == 1  # the table is its own input
+    assert answers_of(table) == given
+    labels.write_text("sex\nM\n", "utf-8")  # another study's file of the same name
+    curate_table(labels)
+    assert answers_of(table) == given
+    accept_table(table)
+    assert curate_table(labels).carried == 1  # the remark without a decision
+    assert answers_of(table) == []
+
+
+def test_two_answers_about_one_text_both_stay_for_their_curators(labels: Path) -> None:
+    table = curate_table(labels).table
+    fill(table, {"naive CD4+ T": DONE})
+    rows = rows_of(table)
+    with table.open("a", newline="", encoding="utf-8") as text:
+        csv.DictWriter(text, HEADER).writerow({**rows[0], "accept": "CL:0000236"})
+    curate_table(labels)
+    assert [accept for *_, accept in answers_of(table)] == ["CL:0000084", "CL:0000236"]
+
+
+def test_an_answer_that_corrects_a_shipped_override_stays_until_it_is_in_force(labels: Path) -> None:
+    table = curate_table(labels).table
+    shipped = next(r for r in rows_of(table) if r["text"] == "CD14 Mono")
+    assert (shipped["how"], shipped["term_id"]) == ("override", "CL:0001054")
+    fill(table, {"CD14 Mono": DONE})
+    curate_table(labels)
+    assert answers_of(table) == [("cell_type", "human", "CD14 Mono", "CL:0000084")]
+    accept_table(table)
+    rows = {r["text"]: r for r in curate_table(labels).rows}
+    assert (rows["CD14 Mono"]["term_id"], rows["CD14 Mono"]["accept"]) == ("CL:0000084", "")
+    assert answers_of(table) == []
+
+
+def test_each_kind_of_file_has_its_own_table(tmp_path: Path) -> None:
+    for name, text in (("labels.csv", "sex\nM\n"), ("labels.tsv", "sex\nF\n"), ("labels.csv.gz", "sex\nW\n")):
+        data = text.encode()
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    made = {name: curate_table(tmp_path / name).table.name for name in ("labels.csv", "labels.tsv", "labels.csv.gz")}
+    assert made == {
+        "labels.csv": "labels.curated.csv",
+        "labels.tsv": "labels.tsv.curated.csv",
+        "labels.csv.gz": "labels.csv.gz.curated.csv",
+    }
+
+
+def test_answers_of_all_labels_are_kept_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "x.curated.csv"
+    lines = ["label,text,accept,who,why", "cell_type,blob a,CL:0000084,me,w", "tissue,blob b,UBERON:0002048,me,w"]
+    table.write_text("\n".join(lines), "utf-8")
+    load_ontology("CL"), load_ontology("UBERON")  # which may write to the cache
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            accept_table(table)
+    assert list((home() / "overrides").glob("*.tsv")) == []
+    assert dict(accept_table(table).added) == {"cell_type": 1, "tissue": 1}
+
+
+def test_a_bomb_ends_at_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "b.csv.gz"
+    path.write_bytes(gzip.compress(b"sex\n" + b"".join(b"%d%s\n" % (i, b"M" * 120_000) for i in range(300))))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(CatalogInputError, match="is sex really a label"):  # 36 MB of texts would be held
+        curate_table(path)
+    monkeypatch.setattr(label_tables, "MAX_CHARS", 5_000_000)
+    with pytest.raises(CatalogInputError, match="at most 5000000 characters when unpacked"):
+        list(read_rows(path))
+
+
 def test_a_file_that_is_no_curators_table_is_not_overwritten(labels: Path) -> None:
     other = labels.with_name("labels.curated.csv")
     other.write_text("a,b\n1,2\n", "utf-8")
@@ -172,7 +275,7 @@ def test_shapes_of_input(tmp_path: Path, name: str, text: str, options: dict[str
     zipped = tmp_path / f"{name}.gz"
     zipped.write_bytes(gzip.compress(text.encode()))
     made = curate_table(zipped, **options)
-    assert made.table == tmp_path / "a.curated.csv"
+    assert made.table == tmp_path / f"{name}.gz.curated.csv"
     assert len(made.rows) == len(wanted)
 
 
@@ -224,7 +327,7 @@ def test_cells_of_a_file_are_counted_by_organism(tmp_path: Path) -> None:
     cells.uns["organism"] = "Mus musculus"
     cells.write_h5ad(tmp_path / "x.h5ad")
     made = curate_table(tmp_path / "x.h5ad")
-    assert made.table == tmp_path / "x.curated.csv"
+    assert made.table == tmp_path / "x.h5ad.curated.csv"
     assert [(r["organism"], r["text"], r["n"], r["how"]) for r in made.rows] == [
         ("mouse", "B", 2, "override"),
         ("mouse", "", 1, "missing"),

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import http.server
 import os
 import pickle
 import subprocess
 import sys
+import threading
 import urllib.error
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from model import CheckpointError, ModelInputError, WeightsUnavailableError, esm2, seeded_esm2
+from model import (
+    CheckpointError,
+    ModelInputError,
+    WeightsUnavailableError,
+    esm2,
+    esm_weights,
+    protein_embedder,
+    seeded_esm2,
+)
+from model.esm_weights import untrained
 from tests.model.conftest import make_checkpoint
 
 INSULIN = (
@@ -52,6 +65,15 @@ def test_the_name_says_size_and_digest_and_not_what_the_file_is_called(checkpoin
     boast = esm2(make_checkpoint(tmp_path / "esm2_t33_650M_UR50D.pt"))
     assert boast.name == embedder.name  # the same weights
     assert esm2(make_checkpoint(tmp_path / "b.pt", seed=2)).name != embedder.name
+
+
+def test_a_renamed_checkpoint_is_the_same_embedder_and_is_hashed_once(checkpoint, tmp_path, monkeypatch):
+    hashed, real = [], protein_embedder.weights_sha256
+    monkeypatch.setattr(protein_embedder, "weights_sha256", lambda network: hashed.append(1) or real(network))
+    one = esm2(checkpoint)
+    assert hashed == [1]
+    other = esm2(checkpoint.rename(tmp_path / "renamed.pt"))
+    assert dict(one.facts) == dict(other.facts)  # they key the cache of vectors
 
 
 def test_untrained_is_called_untrained(small):
@@ -275,7 +297,7 @@ def test_a_download_is_kept_whole_or_not_at_all(own_home, tmp_path, monkeypatch,
         def __exit__(self, *told):
             return None
 
-        def read(self, size):
+        def read1(self, size):
             return self.parts.pop(0)
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -286,6 +308,81 @@ def test_a_download_is_kept_whole_or_not_at_all(own_home, tmp_path, monkeypatch,
     assert esm2("8M").name == esm2(checkpoint).name
     monkeypatch.setattr("urllib.request.urlopen", None)  # the second time nothing is asked for
     assert esm2("8M").name == esm2(checkpoint).name
+
+
+class Portal(http.server.BaseHTTPRequestHandler):
+    """A server that answers everything alike, whatever was asked."""
+
+    body = b"<html>please log in</html>"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        with suppress(OSError):
+            self.wfile.write(self.body)
+
+    def log_message(self, *told):
+        return
+
+
+@pytest.fixture
+def portal(own_home, tmp_path, monkeypatch):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Portal)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(esm_weights, "SERVER", f"http://127.0.0.1:{server.server_port}")
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_what_is_no_checkpoint_is_not_kept(portal, own_home, checkpoint, monkeypatch):
+    for _ in range(2):
+        with pytest.raises(WeightsUnavailableError, match="what came is no checkpoint"):
+            esm2("8M")
+        assert [path for path in own_home.rglob("*") if path.is_file()] == []
+    monkeypatch.setattr(Portal, "body", checkpoint.read_bytes())
+    assert esm2("8M").name == esm2(checkpoint).name
+
+
+def test_a_download_has_an_end(portal, own_home, checkpoint, monkeypatch):
+    monkeypatch.setattr(Portal, "body", checkpoint.read_bytes())
+    monkeypatch.setattr(esm_weights, "WIDEST", 0.001)
+    with pytest.raises(WeightsUnavailableError, match="more than 8,000 bytes came"):
+        esm2("8M")
+    monkeypatch.setattr(esm_weights, "WIDEST", 8)
+    monkeypatch.setattr(esm_weights, "PATIENCE", -1e9)
+    with pytest.raises(WeightsUnavailableError, match="bytes came in time"):
+        esm2("8M")
+    assert [path for path in own_home.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("trick", ["stride 0", "shared storage", "packed"])
+def test_a_small_file_that_claims_large_weights_is_refused(tmp_path, trick):
+    import torch
+
+    made = untrained(6, 320, 0).state_dict()
+    room = torch.zeros(max(values.numel() for values in made.values()), dtype=torch.float16)
+    weights = {}
+    for name, values in made.items():
+        shaped = torch.zeros(1, dtype=torch.float16).expand(values.numel()) if trick == "stride 0" else room
+        weights["encoder.sentence_encoder." + name] = shaped[: values.numel()].view(values.shape)
+    settings = argparse.Namespace(encoder_layers=6, encoder_embed_dim=320, encoder_attention_heads=20)
+    path = tmp_path / "bomb.pt"
+    torch.save({"cfg": {"model": settings}, "model": weights}, path)
+    if trick == "packed":
+        with zipfile.ZipFile(path) as plain, zipfile.ZipFile(tmp_path / "z", "w", zipfile.ZIP_DEFLATED) as packed:
+            for member in plain.infolist():
+                packed.writestr(member.filename, plain.read(member))
+        path = (tmp_path / "z").rename(tmp_path / "packed.pt")
+    claimed = sum(2 * values.numel() for values in made.values())
+    assert path.stat().st_size < claimed / 8
+    why = {"stride 0": "number by number", "shared storage": r"its weights claim [\d,]+ bytes", "packed": "unpacks to"}
+    with pytest.raises(CheckpointError, match=why[trick]):
+        esm2(path)
 
 
 def test_the_facade_imports_no_torch():

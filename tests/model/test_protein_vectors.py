@@ -117,8 +117,24 @@ def test_a_name_is_needed_only_among_several(five):
     more.name = "other+letters"
     embed_proteins("human", more)
     assert load_protein_vectors("human", "other+letters").about["embedder"] == "other+letters"
-    with pytest.raises(ModelInputError, match="one of letters, other_letters"):
+    with pytest.raises(ModelInputError, match=r"one of letters, other\+letters"):
         load_protein_vectors("human")
+
+
+def test_two_embedders_of_one_plain_name_are_told_apart(five):
+    one, other = Letters(), Letters()
+    one.name, other.name = "esm2+a", "esm2 a"
+    made = embed_proteins("human", one)
+    with pytest.raises(ModelInputError, match=r"a name that differs from esm2\+a's"):
+        embed_proteins("human", other)
+    assert other.calls == []
+    assert load_protein_vectors("human", "esm2+a").about["embedder"] == "esm2+a"
+    for name in ("esm2 a", "esm2_a"):
+        with pytest.raises(ModelInputError, match=r"expected esm2\+a, which made what is kept as human-esm2_a"):
+            load_protein_vectors("human", name)
+    assert embed_proteins("human", one) == made
+    made.path.write_bytes(b"damaged")  # nobody can tell whose they were: making them again is the remedy
+    assert embed_proteins("human", other).name == "human-esm2_a"
 
 
 def test_names_of_snapshots_are_plain():

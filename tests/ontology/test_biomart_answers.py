@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ontology import ReferenceMismatchError
+from ontology import ReferenceMismatchError, biomart_answers
 from ontology.biomart import BioMart
 from ontology.biomart_answers import check_complete, check_count, check_listing, read_rows
 from ontology.biomart_http import BadAnswerError
@@ -63,6 +64,14 @@ def test_any_text_is_an_answer_a_bad_one_or_a_changed_one(text: str) -> None:
 def test_a_dataset_with_two_equal_headings_is_refused() -> None:
     with pytest.raises(ReferenceMismatchError):
         read_rows("A\tA\n1\t2\n[success]\n", [("a", "A"), ("b", "A")], "x")
+
+
+def test_an_answer_of_empty_lines_is_judged_in_no_time() -> None:
+    start = time.process_time()
+    biomart_answers._refuse_excuses(f"a\tb{chr(10) * 200_000}{chr(9) * 200_000}", xml=False)
+    assert time.process_time() - start < 1  # from each line anew it took minutes
+    with pytest.raises(BadAnswerError, match="Query ERROR: caught"):
+        biomart_answers._refuse_excuses("a\tb\n\n \t Query ERROR: caught Exception\n", xml=False)
 
 
 @pytest.mark.parametrize("text", ["-1\n", "1.5\n", "1\n2\n", "\u0663\n", "1" * 13, "<html>9</html>", ""])

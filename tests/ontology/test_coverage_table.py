@@ -12,7 +12,7 @@ from ontology import LABELS, SourceUnavailableError, UnknownOrganismError, list_
 from ontology import coverage_table as module
 from ontology.coverage_table import WHATS, coverage, coverage_releases
 from ontology.own_organisms import add_organism_row
-from ontology.snapshots import save_bytes, save_table
+from ontology.snapshots import find_snapshot, read_table, save_bytes, save_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,8 @@ def test_an_organism_without_anything_says_what_to_run(own_home: Path) -> None:
 
 def test_snapshots_are_counted(own_home: Path) -> None:
     keep_genes("sheep", [5, -1, 7])
-    save_table("proteins", "sheep", pd.DataFrame({"gene": ["a", "b"]}), ABOUT)
+    ids = read_table(find_snapshot("genes", "sheep"))["id"].tolist()
+    save_table("proteins", "sheep", pd.DataFrame({"gene": [*ids[:2], "stranger"]}), ABOUT)
     (row,) = coverage(["sheep"])
     assert (row["genes"], row["with_position"], row["proteins"]) == (3, 2, 2)
     keep_genes("sheep", [-1, -1])

@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from ontology import OntologyInputError, UnknownOrganismError, harmonise
-from ontology.curate import Answer, curate_labels, judge_answers
+from ontology.curate import Answer, curate_labels, in_force, judge_answers
 from ontology.overrides import Override, add_overrides
 
 pytestmark = pytest.mark.usefixtures("own_home")
@@ -78,7 +78,7 @@ def test_sound_answers_become_overrides_that_take_effect(given: dict[str, object
     assert judged.refused == ()
     row = Override(one.text, term_id, organism, "ann", "2026-01-02", "saw them")
     assert dict(judged.overrides) == {one.label: (row,)}
-    add_overrides(one.label, judged.overrides[one.label])
+    add_overrides(judged.overrides)
     asked = "human" if organism == "*" else organism
     assert harmonise(one.label, [one.text], asked)[one.text].term_id == term_id
 
@@ -126,8 +126,21 @@ def test_rows_that_contradict_each_other_or_a_former_decision() -> None:
     judged = judge_answers(twice, today=DAY)
     assert len(judged.overrides["cell_type"]) == 1
     assert judged.refused == ((twice[2], "line 2 says CL:0000084 for the same text"),)
-    add_overrides("cell_type", judged.overrides["cell_type"])
+    add_overrides(judged.overrides)
     assert judge_answers([answer(who="bob")], today=DAY).refused == ()  # said again, by another
     ((_, said),) = judge_answers([answer(accept="CL:0000236")], today=DAY).refused
     assert "as ann decided on 2026-01-02" in said
     assert "cell_type.tsv" in said
+
+
+def test_an_answer_is_in_force_only_where_an_override_says_the_same() -> None:
+    assert not in_force(answer())
+    add_overrides({"cell_type": (Override("zorgblatt", "CL:0000084", "*", "ann", "2026-01-02", "saw them"),)})
+    assert in_force(answer())
+    assert in_force(answer(text="ZORGblatt", organism="mouse", who="bob"))
+    assert in_force(answer(organism="*"))
+    for other in ({"accept": "CL:0000236"}, {"accept": "1"}, {"text": "zorg"}, {"organism": "unicorn"}, {"label": "x"}):
+        assert not in_force(answer(**other)), other
+    assert in_force(answer(accept="1", suggestions=("CL:0000084",)))
+    assert in_force(answer(text="NK", accept="CL:0000623"))  # as shipped
+    assert not in_force(answer(text="NK", accept="CL:0000084"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+S = "ENSOARG0000000000"
 ABOUT = {"release": "Ensembl 114", "licence": "none"}
 ENSEMBL = """\
 #!genome-build ARS-UI_Ramb_v2.0
@@ -147,6 +149,41 @@ def test_hostile_lines_are_counted_and_named(fault: str, own_home: Path, tmp_pat
     kept = frame[frame["id"] != "ENSOARG00000000003"]
     assert kept["start"].tolist() == [0, 100]
     assert kept["length"].tolist() == [0, 125]
+
+
+def lines_of(*rows: tuple[str, int, int, str]) -> str:
+    return "".join(f"1\tx\t{feature}\t{a}\t{b}\t.\t+\t.\t{text}\n" for feature, a, b, text in rows)
+
+
+def test_an_exon_counts_for_every_transcript_that_shares_it(own_home: Path, tmp_path: Path) -> None:
+    text = lines_of(
+        ("gene", 1, 1000, f"ID=gene:{S}1"),
+        ("mRNA", 1, 1000, f"ID=T1;Parent=gene:{S}1"),
+        ("mRNA", 1, 1000, f"ID=T2;Parent=gene:{S}1"),
+        ("exon", 1, 100, "Parent=T1"),
+        ("exon", 201, 1000, "Parent=T1,T2"),
+    )
+    made = import_gtf("sheep", put(tmp_path, text, "x.gff3"), ABOUT)
+    assert read_table(made)["length"].tolist() == [850]  # the median of 900 and 800
+
+
+def test_exons_without_a_transcript_are_their_own_genes(own_home: Path, tmp_path: Path) -> None:
+    text = lines_of(
+        ("exon", 101, 200, f'gene_id "{S}1";'),
+        ("exon", 301, 310, f'gene_id "{S}1";'),
+        ("exon", 501, 550, f'gene_id "{S}2";'),
+        ("exon", 1, 9, 'note "of nobody";'),
+    )
+    made = import_gtf("sheep", put(tmp_path, text), ABOUT)
+    assert read_table(made)["length"].tolist() == [110, 50]
+    assert made.report.faults["exons that name neither transcript nor gene"] == 1
+
+
+def test_a_line_of_one_long_word_is_read_in_no_time() -> None:
+    start = time.process_time()
+    named = module._attributes(f'gene_id "x;1"; {"a" * 100_000}; tag "b" ;tag c', gff=False)
+    assert time.process_time() - start < 1  # from each letter anew it took a minute
+    assert named == {"gene_id": "x;1", "tag": "b|c"}
 
 
 @pytest.mark.parametrize("text", ["", "##gff-version 3\n", "<html>", ENSEMBL.replace("ENSOARG", "ENSBTAG")])

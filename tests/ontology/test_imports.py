@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ontology import OntologyInputError, get_organism, load_gene_table
-from ontology import imports as module
+from ontology import table_files as module
 from ontology.gene_rows import GENE_COLUMNS, ORTHOLOG_COLUMNS, clean_genes
 from ontology.imports import ImportedSnapshot, import_table
 from ontology.snapshots import find_snapshot, read_table

@@ -153,8 +153,8 @@ HOSTILE = {
     "no graph": ('{"graphs": []}', "obograph JSON with a list"),
     "odd graph": ('{"graphs": [{"nodes": [3]}]}', "obograph JSON that pronto reads"),
     "cut json": (json.dumps(GRAPH)[:400], "obograph JSON"),
-    "cut gzip": (gzip.compress(SMALL * 9)[:-20], "ends early"),
-    "bad gzip": (b"\x1f\x8b\x08" + b"\xff" * 40, "sound gzip"),
+    "cut gzip": (gzip.compress(SMALL * 9)[:-20], "whole gzip"),
+    "bad gzip": (b"\x1f\x8b\x08" + b"\xff" * 40, "whole gzip"),
     "png": (b"\x89PNG\r\n\x1a\n\0\0\0", "UTF-8"),
 }
 
@@ -175,6 +175,22 @@ def test_a_gzip_bomb_and_a_giant_stop_at_the_bound(tmp_path: Path, monkeypatch: 
     for data in (gzip.compress(b"\n" * (64 << 20)), b"\n" * (2 << 20), gzip.compress(b"\n" * (1 << 19)) * 3):
         with pytest.raises(OntologyInputError, match="at most 1048576 bytes"):
             read_ontology(written(tmp_path, data))
+
+
+def test_many_entities_are_counted_in_one_pass() -> None:
+    entities = b"".join(b'<!ENTITY a%d "xy">' % i for i in range(40_000))
+    start = time.process_time()
+    ontology_files.check_xml(b"<!DOCTYPE r [" + entities + b"]><r>&a1;&a39999;</r>", "x")
+    assert time.process_time() - start < 2  # a pass for each took 15 s
+
+
+def test_what_entities_grow_to_is_the_sum_over_their_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b'<!DOCTYPE r [<!ENTITY a "12345"><!ENTITY b "123">]><r>&a;&b;&a;&ab;&amp;</r>'
+    monkeypatch.setattr(ontology_files, "ENTITY_LIMIT", 13)
+    ontology_files.check_xml(data, "x")
+    monkeypatch.setattr(ontology_files, "ENTITY_LIMIT", 12)
+    with pytest.raises(OntologyInputError, match="at most 12 bytes"):
+        ontology_files.check_xml(data, "x")
 
 
 def test_no_file_is_a_bad_call(tmp_path: Path) -> None:
@@ -201,7 +217,7 @@ def test_an_imported_ontology_is_served_and_named(own_home: Path, tmp_path: Path
     assert load_ontology("XX").label("XX:2") == "low"
     assert load_ontology("XX") is load_ontology("XX")
     assert "XX" in available_prefixes()
-    assert set(ontology_release().split(";")) - set(before.split(";")) == {"XX 2020-01-01"}
+    assert set(ontology_release().split(";")) - set(before.split(";")) == {f"XX 2020-01-01 {made.sha256[:12]}"}
     # A renewed file is read anew, in the same process.
     import_ontology(written(tmp_path, SMALL.replace(b"name: low", b"name: lower")), "XX", {"release": "mine"})
     assert load_ontology("XX").label("XX:2") == "lower"
@@ -330,7 +346,7 @@ def test_the_real_plant_ontology_comes_over_http_and_maps_plants(
     assert plants.current("PO:0006445") == "PO:0000002"  # an alternative id
     assert "PO:0000015" in plants.by_synonym("cotyledon primordia") or plants.by_label("cotyledon primordium")
     assert harmonise("tissue", ["leaf"], "arabidopsis")["leaf"].term_id == "PO:0025034"
-    assert f"PO {pin.version}" in ontology_release().split(";")
+    assert f"PO {pin.version} {pin.sha256[:12]}" in ontology_release().split(";")
 
 
 @pytest.mark.shared

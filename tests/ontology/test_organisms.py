@@ -7,6 +7,7 @@ import pickle
 import re
 import tempfile
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -233,6 +234,36 @@ def test_a_row_that_panatlas_ships_by_now_gives_way(own_home: Path, caplog: pyte
     assert get_organism(9598).name == "chimpanzee"
     assert get_organism("rat").taxon == 10116
     assert "row ape is left out" in caplog.text
+
+
+def test_adding_a_row_keeps_those_that_give_way(own_home: Path) -> None:
+    own_rows_path().parent.mkdir(parents=True)
+    own_rows_path().write_text("[organisms.mymouse]\nlabel = 'Mus musculus'\ntaxon = 10090\ndivision = 'vertebrates'\n")
+    add_organism_row("newt", "Pleurodeles waltl", 8319)
+    rows = tomllib.loads(own_rows_path().read_text())["organisms"]
+    assert (list(rows), rows["mymouse"]["taxon"]) == (["mymouse", "newt"], 10090)
+    assert get_organism(10090).name == "mouse"
+    with pytest.raises(OntologyInputError, match="it is mouse's"):
+        add_organism_row("mymouse", "Mus musculus", 10090)
+    assert add_organism_row("mymouse", "Rattus norvegicus", 10116).taxon == 10116  # and may be set right
+
+
+def test_a_shipped_organism_is_not_taken_over_by_a_row_of_its_name(own_home: Path) -> None:
+    own_rows_path().parent.mkdir(parents=True)
+    own_rows_path().write_text(
+        "[organisms.mouse]\nlabel = 'Rattus norvegicus'\ntaxon = 10116\ndivision = 'vertebrates'\n"
+    )
+    with pytest.raises(OntologyInputError, match="it is mouse's"):
+        add_organism_row("mouse", "Rattus norvegicus", 10116)
+
+
+def test_organisms_added_at_once_are_all_kept(own_home: Path) -> None:
+    def add(i: int) -> None:
+        add_organism_row(f"beast-{i}", f"Bestia {'abcdefghijklmnop'[i]}", 10_000_000 + i)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(16)))
+    assert {o.name for o in list_organisms()} >= {f"beast-{i}" for i in range(16)}
 
 
 @given(st.lists(st.text(min_size=1, max_size=12).filter(lambda t: t.isprintable() and t.strip()), max_size=3))

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ontology import OntologyInputError, fetch_wheel_member, get_organism
+from ontology import OntologyInputError, add_organism_row, fetch_wheel_member, get_organism
+from ontology.gene_rows import strip_versions
 from ontology.ortholog_sources import Origin
 from ontology.orthologs import (
     OrthologTable,
@@ -21,7 +22,6 @@ from ontology.orthologs import (
     fill_gaps,
     load_orthologs,
     pair_types,
-    strip_versions,
     table_key,
 )
 from ontology.references import wheel_pins
@@ -58,8 +58,8 @@ def short(frame: pd.DataFrame, *columns: str) -> list[tuple]:
 
 
 def test_versions_go_and_worm_names_stay() -> None:
-    ids = pd.Series([" ENSG00000141510.18", "ENSG00000141510", "Y74C9A.3", "ENSG1.2", ""])
-    assert strip_versions(ids, r"ENSG\d{11}").tolist() == [
+    ids = pd.Series(["ENSG00000141510.18", "ENSG00000141510", "Y74C9A.3", "ENSG1.2", ""])
+    assert strip_versions(ids, get_organism("human")).tolist() == [
         "ENSG00000141510", "ENSG00000141510", "Y74C9A.3", "ENSG1.2", "",
     ]  # fmt: skip
 
@@ -127,6 +127,20 @@ def test_without_a_gene_table_the_ids_are_believed() -> None:
     assert clean_pairs(get_organism("chicken"), frame, ORIGIN, pd.Index([human(2)]), None).linked().empty
 
 
+def test_without_a_stated_form_a_version_comes_off_where_ids_stay_apart_or_the_gene_table_says(own_home: Path) -> None:
+    newt = add_organism_row("newt", "Pleurodeles waltl", 8319)
+    assert strip_versions(pd.Series(["a1.7", "a2.1", "a2.1"]), newt).tolist() == ["a1", "a2", "a2"]
+    names = pd.Series(["y.1", "y.2", "z.3"])
+    assert strip_versions(names, newt).tolist() == names.tolist()
+    assert strip_versions(names, newt, pd.Index(["y.1", "y.2", "z"])).tolist() == ["y.1", "y.2", "z"]
+    assert strip_versions(pd.Series(["y.1", "z.3"]), newt, pd.Index(["y.1", "z"])).tolist() == ["y.1", "z"]
+    assert strip_versions(names, newt, pd.Index(["y"])).tolist() == names.tolist()  # two genes never become one
+    row = {"human_gene": [f"{human(1)}.2"], "type": [""], "confidence": [np.nan], "support": [""]}
+    pairs = pd.DataFrame({"gene": ["ENSRNOG00000000001.7"], **row})
+    table = clean_pairs(newt, pairs, ORIGIN, pd.Index([human(1)]), pd.Index(["ENSRNOG00000000001"]))
+    assert table.linked()["gene"].tolist() == ["ENSRNOG00000000001"]
+
+
 @given(st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1))
 def test_types_are_those_of_the_degrees(pairs: set[tuple[int, int]]) -> None:
     graph = nx.Graph([(("l", a), ("r", b)) for a, b in pairs])
@@ -155,6 +169,17 @@ def test_gaps_are_filled_only_between_genes_without_any_pair() -> None:
     assert short(filled.frame, "type") == [(1, 1, "one2one"), (2, 2, "one2one"), (5, 5, "one2one"), (7, 7, "one2one")]
     assert filled.cleaned["filled"] == 2
     assert len(first) == 2
+
+
+def test_a_filled_pair_keeps_the_type_it_has_beside_pairs_that_are_not_taken() -> None:
+    nan, all_ = float("nan"), "A|B|C|D"
+    first = made([(0, 0, "one2one", 1, "Ensembl")], fill=0.5)
+    second = made([(1, 0, "", nan, all_), (1, 1, "", nan, all_), (2, 2, "", nan, all_), (3, 3, "", nan, all_)])
+    filled = fill_gaps(first, second)
+    # 1-1 is let in, 1-0 is not, for human 0 has its pair; and yet mouse 1 is no one2one partner.
+    assert short(filled.frame, "type") == [
+        (0, 0, "one2one"), (1, 1, "one2many"), (2, 2, "one2one"), (3, 3, "one2one"),
+    ]  # fmt: skip
 
 
 def test_agreement_by_hand() -> None:

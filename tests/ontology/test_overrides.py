@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from ontology import LABELS, OntologyInputError, get_organism, harmonise
 from ontology.allowed import ontology_of, refusal
 from ontology.match import CULTURES, why_not_overridden
 from ontology.overrides import (
+    HEADER,
     Override,
     add_overrides,
     find_override,
@@ -82,13 +84,17 @@ def test_a_row_whose_term_is_not_allowed_is_not_used() -> None:
     assert find_override("sex", "F", get_organism("worm")) is None
 
 
+def keep(label: str, rows: list[Override]) -> int:
+    return add_overrides({label: rows})[label]
+
+
 def row(text: str, term_id: str = "CL:0000236", organism: str = "human") -> Override:
     return Override(text, term_id, organism, "ann", "2026-01-02", "saw them")
 
 
 def test_the_users_rows_are_used_at_once_and_beat_the_shipped_ones() -> None:
     assert harmonise("cell_type", ["zorgblatt", "NK"], "human")["zorgblatt"].how == "unmapped"
-    assert add_overrides("cell_type", [row("Zorg_Blatt"), row("zorgblatt"), row("NK", "CL:0000084", "*")]) == 3
+    assert keep("cell_type", [row("Zorg_Blatt"), row("zorgblatt"), row("NK", "CL:0000084", "*")]) == 3
     matches = harmonise("cell_type", ["zorgblatt", "zorg blatt", "NK"], "human")
     assert [(m.term_id, m.how) for m in matches.values()] == [
         ("CL:0000236", "override"),
@@ -98,7 +104,7 @@ def test_the_users_rows_are_used_at_once_and_beat_the_shipped_ones() -> None:
 
 
 def test_among_the_users_rows_the_organisms_own_comes_first() -> None:
-    add_overrides("cell_type", [row("blatt", "CL:0000236", "*"), row("blatt", "CL:0000084", "mouse")])
+    keep("cell_type", [row("blatt", "CL:0000236", "*"), row("blatt", "CL:0000084", "mouse")])
     assert [find_override("cell_type", "blatt", get_organism(o)) for o in ("human", "mouse")] == [
         "CL:0000236",
         "CL:0000084",
@@ -106,14 +112,14 @@ def test_among_the_users_rows_the_organisms_own_comes_first() -> None:
 
 
 def test_another_home_has_other_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_overrides("cell_type", [row("blatt")])
+    keep("cell_type", [row("blatt")])
     assert find_override("cell_type", "blatt", HUMAN) == "CL:0000236"
     monkeypatch.setenv("PANATLAS_HOME", str(tmp_path / "other"))
     assert find_override("cell_type", "blatt", HUMAN) is None
 
 
 def test_a_file_changed_by_hand_is_read_again() -> None:
-    add_overrides("cell_type", [row("blatt")])
+    keep("cell_type", [row("blatt")])
     path = user_overrides_path("cell_type")
     text = path.read_text("utf-8")
     path.write_text(text.replace("CL:0000236", "CL:0000084"), "utf-8")
@@ -123,24 +129,24 @@ def test_a_file_changed_by_hand_is_read_again() -> None:
 
 
 def test_a_row_that_may_not_be_used_leaves_the_shipped_one() -> None:
-    add_overrides("cell_type", [row("NK", "CL:0000255")])  # eukaryotic cell, which no cell may be called
+    keep("cell_type", [row("NK", "CL:0000255")])  # eukaryotic cell, which no cell may be called
     assert find_override("cell_type", "NK", HUMAN) == "CL:0000623"
 
 
 def test_a_word_that_is_no_culture_is_not_used() -> None:
-    add_overrides("cell_culture", [row("on a dish", "dish"), row("in a well", "cell line")])
+    keep("cell_culture", [row("on a dish", "dish"), row("in a well", "cell line")])
     assert harmonise("cell_culture", ["on a dish"], "human")["on a dish"].how == "unmapped"
     assert harmonise("cell_culture", ["in a well"], "human")["in a well"].term_id == "cell line"
 
 
 def test_rows_are_kept_once_and_contradictions_not_at_all() -> None:
-    assert add_overrides("cell_type", [row("blatt"), row("  BLATT ")]) == 1
+    assert keep("cell_type", [row("blatt"), row("  BLATT ")]) == 1
     before = user_overrides_path("cell_type").read_bytes()
-    assert add_overrides("cell_type", [row("blatt")]) == 0
+    assert keep("cell_type", [row("blatt")]) == 0
     with pytest.raises(OntologyInputError, match="CL:0000236 for 'blatt', as ann decided on 2026-01-02"):
-        add_overrides("cell_type", [row("new"), row("blatt", "CL:0000084")])
+        keep("cell_type", [row("new"), row("blatt", "CL:0000084")])
     with pytest.raises(OntologyInputError, match="a value in every field"):
-        add_overrides("cell_type", [Override("x", "CL:0000084", "human", "", "2026-01-02", "why")])
+        keep("cell_type", [Override("x", "CL:0000084", "human", "", "2026-01-02", "why")])
     assert user_overrides_path("cell_type").read_bytes() == before
 
 
@@ -151,14 +157,61 @@ def test_any_text_is_found_again(text: str) -> None:
         return
     path = user_overrides_path("cell_type")
     path.unlink(missing_ok=True)
-    add_overrides("cell_type", [row("first"), row(text, "CL:0000084")])
+    keep("cell_type", [row("first"), row(text, "CL:0000084")])
     assert find_override("cell_type", text, HUMAN) == "CL:0000084"
     assert len(load_user_overrides("cell_type")) == (1 if text.casefold().strip() == "first" else 2)
 
 
+def test_a_users_file_is_added_to_and_never_written_anew() -> None:
+    path = user_overrides_path("cell_type")
+    path.parent.mkdir(parents=True)
+    header, foo, bar = "\t".join(HEADER), "foo\tCL:0000084\t*\tme\t2026-01-01\twhy", "bar\tCL:0000236\t*\ta\tb\tc"
+    for text in (
+        f"# lab notes\n\n{header}\r\n{foo}\r\n# more notes\n{bar}",
+        "# lab notes, and no header yet",
+        "",
+    ):
+        path.write_bytes(text.encode())
+        before = load_user_overrides("cell_type")
+        assert keep("cell_type", [row("new")]) == 1
+        assert path.read_bytes().startswith(text.encode())
+        assert load_user_overrides("cell_type") == (*before, row("new"))
+
+
+def test_two_rows_about_one_text_are_refused_by_line() -> None:
+    keep("cell_type", [row("foo")])
+    path = user_overrides_path("cell_type")
+    text = path.read_text("utf-8") + "FOO\tCL:0000084\thuman\tyou\t2026-01-02\twhy\n"
+    path.write_text(text, "utf-8")
+    for ask in (lambda: load_user_overrides("cell_type"), lambda: keep("cell_type", [row("bar")])):
+        with pytest.raises(OntologyInputError, match=r"line 3=.*than line 2 has"):
+            ask()
+    assert path.read_text("utf-8") == text
+
+
+def test_rows_of_several_labels_are_kept_together_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = {"cell_type": [row("a")], "tissue": [row("b", "UBERON:0002048")]}
+    with pytest.raises(OntologyInputError, match="as ann decided"):
+        add_overrides({**both, "sex": [row("c", "PATO:0000383"), row("c", "PATO:0000384")]})
+    folder = user_overrides_path("tissue").parent
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+    real, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(28, "no space left")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        add_overrides(both)
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
 def test_two_curators_at_once_lose_nothing() -> None:
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda i: add_overrides("cell_type", [row(f"text {i}")]), range(24)))
+        list(pool.map(lambda i: keep("cell_type", [row(f"text {i}")]), range(24)))
     assert len(load_user_overrides("cell_type")) == 24
     assert [p.name for p in user_overrides_path("cell_type").parent.iterdir() if p.name.startswith(".part")] == []
 
@@ -181,7 +234,7 @@ def test_a_file_that_is_no_table_is_refused_by_line(text: str) -> None:
 def test_the_digest_is_of_the_rows_in_force() -> None:
     shipped = overrides_digest()
     assert len(shipped) == 64
-    add_overrides("cell_type", [row("a"), row("b")])
+    keep("cell_type", [row("a"), row("b")])
     mine = overrides_digest()
     assert mine != shipped
     path = user_overrides_path("cell_type")

@@ -134,6 +134,15 @@ def test_reasons_of_loss() -> None:
     assert projector(pairs, "sum").apply(np.array([[1, 2, 4, 8, 16, 0]])).counts.toarray()[0, 3] == 12
 
 
+def test_a_lone_pair_of_another_type_is_not_called_shared() -> None:
+    links = pd.DataFrame({"gene": ["s0", "s1"], "target": ["t0", "t1"], "type": ["one2many", "one2one"]})
+    _, outcome = projection_weights(links.assign(confidence=1.0), pd.Index(SOURCE), pd.Index(TARGET), "one2one")
+    assert outcome.tolist() == ["not one2one by its source", "carried", *["no ortholog"] * 4]
+    weights, outcome = projection_weights(links.assign(confidence=1.0), pd.Index(SOURCE), pd.Index(TARGET), "sum")
+    assert outcome.tolist()[:2] == ["carried", "carried"]
+    assert weights.sum() == 2
+
+
 @pytest.mark.parametrize("policy", WHOLE)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.float32, np.float64])
 def test_the_dtype_stays_unless_a_sum_does_not_fit(policy: str, dtype: type) -> None:

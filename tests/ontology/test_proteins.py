@@ -11,8 +11,11 @@ import pytest
 from ontology import (
     OntologyInputError,
     ReferenceMissingError,
+    add_organism_row,
     get_organism,
+    import_gtf,
     import_proteins,
+    load_gene_table,
     load_proteins,
     proteins_by_ortholog,
     read_proteins,
@@ -211,6 +214,42 @@ def test_import_keeps_the_same_bytes(own_home, pep, tmp_path):
     packed.write_bytes(gzip.compress(pep.read_bytes()))
     assert import_proteins("human", packed, ABOUT).sha256 == kept.sha256
     assert load_proteins("Homo sapiens")["gene"].tolist() == [G1, G2]
+
+
+RAT = "ENSRNOG0000000000"
+
+
+def rats(tmp_path, *genes):
+    """Keep a gene table of an organism of the user's own, from a GTF file of GENCODE's way, versions and all."""
+    add_organism_row("rat", "Rattus norvegicus", 10116)
+    text = "".join(f'1\te\tgene\t1\t9\t.\t+\t.\tgene_id "{gene}";\n' for gene in genes)
+    import_gtf("rat", write(tmp_path, text, "rat.gtf"), ABOUT)
+    return load_gene_table("rat").ids.tolist()
+
+
+def test_genes_and_proteins_of_an_own_organism_meet(own_home, tmp_path):
+    ids = rats(tmp_path, f"{RAT}1.7", f"{RAT}2.1")
+    text = "".join(f"{header(f'ENSRNOP{i}', f'{RAT}{i}', 'ENSRNOT1')}\nMKL{'V' * i}\n" for i in (2, 1))
+    kept = import_proteins("rat", write(tmp_path, text), ABOUT)
+    assert load_proteins("rat")[["gene", "length"]].to_numpy().tolist() == [[ids[0], 4], [ids[1], 5]]
+    assert ids == [f"{RAT}1", f"{RAT}2"]
+    assert dict(kept.report.faults) == {}
+
+
+def test_dots_that_are_part_of_a_name_stay_where_the_gene_table_has_them(own_home, tmp_path):
+    assert rats(tmp_path, "x.1", "x.2", "y.1") == ["x.1", "x.2", "y.1"]
+    import_proteins("rat", write(tmp_path, ">x.1\nMKL\n>y.1\nMKV\n"), ABOUT)  # alone these two could do without
+    assert load_proteins("rat")["gene"].tolist() == ["x.1", "y.1"]
+
+
+@pytest.mark.parametrize(("strangers", "told"), [(1, 0), (2, 2)])
+def test_a_file_most_of_whose_genes_are_not_in_the_gene_table_is_told(own_home, tmp_path, strangers, told, caplog):
+    rats(tmp_path, f"{RAT}1", f"{RAT}2")
+    genes = [f"{RAT}1", *[f"LOC{i}" for i in range(strangers)]]
+    kept = import_proteins("rat", write(tmp_path, "".join(f">{gene}\nMKL\n" for gene in genes)), ABOUT)
+    assert kept.report.faults.get("gene that is not in the gene table, kept", 0) == told
+    assert ("'LOC0'" in caplog.text) == bool(told)
+    assert len(load_proteins("rat")) == 1 + strangers
 
 
 def test_a_refused_file_leaves_the_former(own_home, pep, tmp_path):

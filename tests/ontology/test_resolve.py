@@ -243,3 +243,8 @@ def test_rice_loci_of_another_project_stay_unmapped(own_home: Path, shared: Path
     assert mapping.counts == {"unmapped": 7_000}
     assert mapping.unmapped == tuple(names)
     assert mapping.retired == ()
+
+
+def test_a_name_is_no_gene_table() -> None:
+    with pytest.raises(OntologyInputError, match="load_gene_table"):
+        resolve_genes(["TP53"], "human")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ontology import LABELS, get_organism, load_ontology
+from ontology import LABELS, Ontology, get_organism, load_ontology, save_bytes
 from ontology.allowed import refusal
 from ontology.overrides import load_overrides
-from ontology.suggest import SHOWN, suggest
+from ontology.suggest import SHOWN, read_names, squeeze_labels, squeeze_names, suggest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def near(label: str, text: str, organism: str = "human") -> list[str]:
@@ -67,6 +71,32 @@ def test_obsolete_terms_are_never_suggested() -> None:
     cl = load_ontology("CL")
     obsolete = [i for i in cl if cl[i].obsolete and cl.label(i)][:40]
     assert not {i for old in obsolete for i in near("cell_type", cl.label(old)) if cl[i].obsolete}
+
+
+def renamed(name: str, *, obsolete: bool = False) -> Ontology:
+    """Return an ontology of one term; its release says nothing about its words."""
+    return Ontology("XX", "1", {"XX:1": {"label": name, "deprecated": obsolete, "ancestors": {}}})
+
+
+def test_what_is_derived_from_an_ontology_is_that_ontologys_own() -> None:
+    leg, fin = renamed("leg"), renamed("fin")
+    assert leg.release == fin.release
+    assert [set(each.derived(read_names).holders) for each in (leg, fin)] == [{"leg"}, {"fin"}]
+    assert [set(each.derived(squeeze_names)) for each in (leg, fin)] == [{"leg"}, {"fin"}]
+    assert leg.derived(read_names) is leg.derived(read_names)
+    gone = renamed("old leg", obsolete=True)  # asked for its names first, its labels are still all there
+    assert gone.derived(squeeze_names) == {}
+    assert gone.derived(squeeze_labels) == {"oldleg": ("XX:1",)}
+
+
+def test_an_ontology_imported_again_is_suggested_by_its_new_words(own_home: Path) -> None:
+    hits = []
+    for name in ("zorgblatt organ", "quuxian organ"):
+        data = f"[Term]\nid: PO:0025131\n\n[Term]\nid: PO:0009011\nname: {name}\nis_a: PO:0025131\n".encode()
+        save_bytes("ontology", "PO", data, ".txt", {"source": "x", "release": "1"})
+        hits.append([near("tissue", text, "arabidopsis") for text in ("zorgblatt", "quuxian")])
+        assert near("tissue", name, "arabidopsis")[0] == "PO:0009011"
+    assert [[bool(found) for found in row] for row in hits] == [[True, False], [False, True]]
 
 
 def test_a_hostile_text_costs_no_more_than_another() -> None:
