@@ -120,8 +120,10 @@ def embed_proteins(
         "proteins_sha256": about["sha256"],
     }  # fmt: skip
     data = _to_parquet(frame, np.array([vectors[key] for key in keys], dtype=np.float32), facts)
+    standing_in = int((frame["rule"] == "ortholog").sum())
+    whose = f"{len(frame) - standing_in:,} of its own" + (f", {standing_in:,} of orthologs" if standing_in else "")
     record = {
-        "source": f"{about['source']}, embedded by {embedder.name}", "release": about["release"],
+        "source": f"{about['source']} ({whose}), embedded by {embedder.name}", "release": about["release"],
         "licence": about["licence"], "rows": str(len(frame)),
     }  # fmt: skip
     return save_bytes(KIND, name, data, ".parquet", record)

@@ -224,6 +224,8 @@ def _prefix(records: Mapping[str, object], header: str) -> str:
 
 def check_xml(data: bytes, where: str) -> str:
     """Refuse XML whose entities grow or reach outside, or that is not UTF-8; return the version it states."""
+    if re.match(rb"\s*<(?:!doctype html|html)\b", data[:1024].removeprefix(b"\xef\xbb\xbf").lower()):
+        raise OntologyInputError("path", where, "an ontology; this is a web page, sent in place of the file")
     try:
         data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

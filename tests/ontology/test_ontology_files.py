@@ -355,3 +355,10 @@ def test_the_real_plant_ontology_may_be_imported(shared: Path, own_home: Path) -
     pin = ontology_file_pins()["PO"]
     assert (made.sha256, made.release, made.licence) == (pin.sha256, pin.version, pin.licence)
     assert made.source == "po.obo.gz"
+
+
+@pytest.mark.parametrize("page", ["<!DOCTYPE html><html><body>maintenance</body></html>", "\n <HTML>moved</HTML>"])
+def test_a_web_page_is_called_one(tmp_path: Path, page: str) -> None:
+    (tmp_path / "po.obo").write_text(page)
+    with pytest.raises(OntologyInputError, match="this is a web page"):
+        read_ontology(tmp_path / "po.obo")
