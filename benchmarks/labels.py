@@ -192,7 +192,7 @@ def _held_out(*, quick: bool) -> dict[str, Any]:
     current = [i for i in cl if not cl[i].obsolete]
     pool = [(i, s) for i in current for s in cl[i].synonyms[:20] if cl.by_synonym(s) == (i,) and not cl.by_label(s)]
     picks = np.random.default_rng(SEED).permutation(len(pool))[: 40 if quick else HELD_OUT]
-    names = suggest._names(cl)
+    names = suggest.read_names(cl)
     found: Counter[str] = Counter()
     for term_id, text in (pool[i] for i in picks):
         own = list(dict.fromkeys((cl.label(term_id), *cl[term_id].synonyms[:20])))
