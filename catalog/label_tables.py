@@ -32,6 +32,8 @@ MAX_CHARS = 1 << 30
 MAX_ROWS = 5_000_000
 """Most rows of a table: a cell each, of the largest studies."""
 ENCODING = "utf-8"
+OURS = frozenset({"label", "text", "accept"})
+"""Columns by which a curator's table is known."""
 
 
 def guard(cell: str) -> str:
@@ -83,6 +85,8 @@ def _rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, s
     names = [unguard(name.strip()) for name in header]
     if not any(names) or len(set(names)) != len(names):
         raise CatalogInputError("file", str(path), "a table whose first line names its columns, each once")
+    # Only what `guard` wrote is undone: in a file of the author's own, '=x may be a label.
+    plain = unguard if set(names) >= OURS else str
     reader = csv.reader(lines, delimiter=between)
     for cells in islice(reader, MAX_ROWS + 1):
         if not any(cell.strip() for cell in cells):
@@ -91,7 +95,7 @@ def _rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, s
         if len(cells) > len(names):
             raise CatalogInputError("file", str(path), f"{len(names)} cells in line {where}, not {len(cells)}")
         whole = (*cells, *[""] * (len(names) - len(cells)))
-        yield where, dict(zip(names, map(unguard, whole), strict=True))
+        yield where, dict(zip(names, map(plain, whole), strict=True))
     if reader.line_num > MAX_ROWS:
         raise CatalogInputError("file", str(path), f"at most {MAX_ROWS} lines")
 

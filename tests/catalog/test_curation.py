@@ -348,5 +348,12 @@ def test_a_guarded_cell_is_no_formula_and_comes_back(cell: str) -> None:
 @given(st.lists(st.tuples(st.one_of(cells, formulas), cells), min_size=1, max_size=5))
 def test_rows_come_back_from_the_file(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]) -> None:
     path = tmp_path_factory.mktemp("rows") / "x.csv"
-    write_rows(path, ("a", "b", "c"), [(left, right, "-") for left, right in rows])
+    write_rows(path, ("label", "text", "accept"), [(left, right, "-") for left, right in rows])
     assert [tuple(row.values()) for _, row in read_rows(path)] == [(left, right, "-") for left, right in rows]
+
+
+def test_an_authors_own_apostrophe_is_part_of_the_label(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("cell_type,n\n'=apos,3\nT cell,1\n")
+    curate_table(tmp_path / "labels.csv")
+    (row,) = [r for _, r in read_rows(tmp_path / "labels.curated.csv") if r["n"] == "3"]
+    assert row["text"] == "'=apos"
