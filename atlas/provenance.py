@@ -21,8 +21,6 @@ from .sources import Source
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCOPES = ("cell", "sample", "study", "none")
-"""What a label can have been given to, the narrowest first; `none` where no cell has one."""
 COLUMNS = ("label", "scope", "how", "confidence", "n_cells")
 """Columns of the result."""
 

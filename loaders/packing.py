@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from atlas import open_atlas
@@ -100,17 +98,16 @@ def make_pack(atlas: str, release: str, path: Path, options: PackOptions | None 
 
 def _cells_of(atlas: Atlas, folder: Path, name: str, options: PackOptions) -> pd.DataFrame:
     """Return the labels of the organism's cells that are packed, in joinid order."""
-    splits = pq.read_table(
-        folder / "splits.parquet", columns=["organism", "soma_joinid", "split", "qc_pass", "is_primary_data"]
-    )
-    label = get_organism(name).label
-    wanted = pc.and_(pc.and_(splits["qc_pass"], splits["is_primary_data"]), pc.equal(splits["organism"], label))
-    split = splits.filter(pc.and_(wanted, pc.is_in(splits["split"], value_set=pa.array(options.splits)))).to_pandas()
+    wanted = [
+        ("organism", "=", get_organism(name).label),
+        ("split", "in", options.splits),
+        ("qc_pass", "=", True),
+        ("is_primary_data", "=", True),
+    ]
+    split = pq.read_table(folder / "splits.parquet", columns=["soma_joinid", "split"], filters=wanted).to_pandas()
     columns = ["soma_joinid", "observation_joinid", "dataset_id", "donor_id", "raw_sum", *_columns().values()]
     obs = atlas.query(name).obs(columns)
-    return obs.merge(split[["soma_joinid", "split"]], on="soma_joinid", validate="one_to_one").sort_values(
-        "soma_joinid"
-    )
+    return obs.merge(split, on="soma_joinid", validate="one_to_one").sort_values("soma_joinid")
 
 
 def _columns() -> dict[str, str]:

@@ -3,7 +3,7 @@
 Layout, little-endian, padded to four bytes: gene numbers modulo 2^16 (uint16 each, ascending), counts (uint8 each, 255
 meaning "see below"), then one (position, count) pair of uint32 per count of 255 or more, aligned to four bytes. Gene
 numbers of 65,536 and more start at position `low`. Nothing is entropy-coded: a batch is decoded by a few array
-operations, on a CPU or a GPU alike, without a compiled kernel (docs/decisions/0010). pack.py keeps records on disk.
+operations, without a compiled kernel (docs/decisions/0010). pack.py keeps records on disk.
 """
 
 from __future__ import annotations

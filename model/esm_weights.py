@@ -49,7 +49,6 @@ TIMEOUT = 60  # seconds without a byte
 PATIENCE, SLOWEST = 600, 250_000  # seconds a download may take beside its size at this many bytes a second
 WIDEST = 8  # bytes a parameter may take in a download; fair-esm's have 2 or 4
 SLACK = 1 << 16  # bytes that small weights of a checkpoint may have beyond its size
-LETTERS = 33  # tokens of ESM2's alphabet
 MOST_LAYERS, MOST_DIM = 96, 10_240  # twice the largest ESM2
 REMEDY = "pass a local checkpoint of ESM2 (a .pt file of fair-esm), or use the untrained network"
 NOT_ESM2 = "take a .pt file of ESM2 as fair-esm serves it"

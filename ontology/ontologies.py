@@ -21,7 +21,7 @@ from .ontology_files import read_ontology
 from .organisms import Organism, list_organisms
 from .places import cache_dir
 from .references import OntologyPin, guide_requirement, ontology_file_pins, ontology_pins
-from .snapshots import find_snapshot, list_snapshots, references_dir
+from .snapshots import find_snapshot, references_dir
 from .taxa import TAXA, taxon_records, without_lineage
 from .term_table import FORM, cached_table, count_fault, make_table
 from .terms import Ontology
@@ -63,12 +63,6 @@ def load_ontology(prefix: str) -> Ontology:
         raise ReferenceMissingError("ontology", prefix, f"run panatlas references fetch ontology {prefix}")
     known = (*ontology_pins(), *ontology_file_pins(), "NCBITaxon")
     raise OntologyInputError("prefix", prefix, f"one of {', '.join(known)}, or one that was imported")
-
-
-def available_prefixes() -> tuple[str, ...]:
-    """Return every prefix that `load_ontology` serves on this machine now: pinned, NCBITaxon, then snapshots'."""
-    kept = [snapshot.name for snapshot in list_snapshots("ontology")]
-    return tuple(dict.fromkeys((*ontology_pins(), "NCBITaxon", *kept)))
 
 
 def _has_snapshot(prefix: str) -> bool:

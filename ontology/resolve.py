@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from .errors import OntologyInputError
+from .gene_rows import id_form
 from .organism_rows import ANY_ID
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def resolve_genes(names: Sequence[str], table: GeneTable, fallback: Sequence[str
     lost = pd.Series(given[index < 0], dtype=object)
     if table.organism.id_pattern == ANY_ID:
         return GeneMapping(given, index, how.astype(str), ())
-    looks = lost.str.fullmatch(_versioned(table)).fillna(False).astype(bool)
+    looks = lost.str.fullmatch(id_form(table.organism).pattern).fillna(False).astype(bool)
     return GeneMapping(given, index, how.astype(str), tuple(dict.fromkeys(lost[looks])))
 
 
@@ -106,15 +107,11 @@ def _texts(names: Sequence[str]) -> npt.NDArray[np.object_]:
     return texts
 
 
-def _versioned(table: GeneTable) -> str:
-    return rf"({table.organism.id_pattern})(?:\.\d+)?(?:_PAR_Y)?"
-
-
 def _place(names: npt.NDArray[np.object_], table: GeneTable) -> tuple[npt.NDArray[np.int64], npt.NDArray]:
     index = table.id_index.get_indexer(pd.Index(names, dtype=object)).astype(np.int64)
     how = np.where(index >= 0, "id", "unmapped").astype(object)
     open_ = np.flatnonzero(index < 0)
-    bare = pd.Series(names[open_], dtype=object).str.extract(rf"^{_versioned(table)}$", flags=re.ASCII)[0]
+    bare = pd.Series(names[open_], dtype=object).str.extract(rf"^{id_form(table.organism).pattern}$", flags=re.ASCII)[0]
     found = table.id_index.get_indexer(pd.Index(bare.fillna("")))
     index[open_], how[open_[found >= 0]] = found, "version"
     for lookup in ("symbol", "folded", "former", "synonym"):

@@ -23,9 +23,9 @@ from ontology import (
     ontology_files,
     ontology_release,
 )
-from ontology.ontologies import available_prefixes
 from ontology.ontology_files import fetch_ontology, import_ontology, read_ontology
 from ontology.references import OntologyFilePin, ontology_file_pins, ontology_pins
+from ontology.snapshots import list_snapshots
 from tests.servers import serving
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def test_no_file_is_a_bad_call(tmp_path: Path) -> None:
 
 
 def test_an_absent_ontology_says_what_to_run(own_home: Path) -> None:
-    assert "PO" not in available_prefixes()
+    assert not list_snapshots("ontology")
     assert "PO" not in ontology_pins()
     with pytest.raises(ReferenceMissingError, match="run panatlas references fetch ontology PO"):
         load_ontology("PO")
@@ -216,7 +216,7 @@ def test_an_imported_ontology_is_served_and_named(own_home: Path, tmp_path: Path
     assert made.path.read_bytes() == SMALL
     assert load_ontology("XX").label("XX:2") == "low"
     assert load_ontology("XX") is load_ontology("XX")
-    assert "XX" in available_prefixes()
+    assert [kept.name for kept in list_snapshots("ontology")] == ["XX"]
     assert set(ontology_release().split(";")) - set(before.split(";")) == {f"XX 2020-01-01 {made.sha256[:12]}"}
     # A renewed file is read anew, in the same process.
     import_ontology(written(tmp_path, SMALL.replace(b"name: low", b"name: lower")), "XX", {"release": "mine"})
