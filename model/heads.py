@@ -1,0 +1,106 @@
+"""What is read off tokens: expression off gene tokens, classes off the codes of cell tokens.
+
+The mean of a gene is its share of the context, a softmax, times a total that the caller asks for; so counts keep their
+scale, and any depth can be asked. Depth enters once more as a feature, because shallow cells look different beyond
+their scale. likelihoods.py and label_loss.py judge what comes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .ragged import Ragged
+
+LOG_THETA = (-9.0, 9.0)
+"""Bounds of the log inverse dispersion: from far beyond any overdispersion to as good as Poisson."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExpressionValues:
+    """Predicted expression of each gene of a context, float32 [rows]."""
+
+    mean: Tensor
+    """Counts expected, without zero inflation; they add up to the total asked for in each cell."""
+    theta: Tensor
+    """Inverse dispersion, above 0."""
+    zero_logit: Tensor
+    """Logit of zero inflation."""
+
+    @property
+    def expected(self) -> Tensor:
+        """Return the counts expected, zero inflation multiplied in."""
+        return self.mean * torch.sigmoid(-self.zero_logit)
+
+
+class ExpressionHead(nn.Module):
+    """Reads expression off gene tokens.
+
+    Parameters
+    ----------
+    width
+        Features of a gene token.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(width + 1, width), nn.LayerNorm(width), nn.GELU(),
+            nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(),
+            nn.Linear(width, 3),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, rows: Ragged, depth: Tensor, total: Tensor) -> ExpressionValues:
+        """Return the expression.
+
+        Parameters
+        ----------
+        x
+            Gene tokens, [rows, width].
+        rows
+            Borders of the cells.
+        depth
+            All counts of the cell that is predicted, [cells]; enters as log2(1 + depth).
+        total
+            Counts of the context that is predicted, [cells].
+        """
+        asked = rows.spread(torch.log2(1 + depth.to(x.dtype)))[:, None]
+        share, theta, zero = self.layers(torch.cat([x, asked], 1)).to(torch.promote_types(x.dtype, torch.float32)).T
+        mean = rows.softmax(share) * rows.spread(total.to(share.dtype))
+        # A mean of exactly 0 has no likelihood for a count above it.
+        return ExpressionValues(mean.clamp(min=1e-12), theta.clamp(*LOG_THETA).exp(), zero)
+
+
+class LabelHeads(nn.Module):
+    """Reads leaf logits of each label off its token's code; a label of fewer than two leaves has nothing to tell apart.
+
+    Parameters
+    ----------
+    names, sizes
+        Tokens in their order, and the dimensions of their codes.
+    leaves
+        Leaves of each label.
+    """
+
+    def __init__(self, names: Sequence[str], sizes: Sequence[int], leaves: Mapping[str, int]) -> None:
+        super().__init__()
+        self.places = {name: place for place, name in enumerate(names) if leaves.get(name, 0) > 1}
+        inner = 256  # scPRINT-2's
+        self.read = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    nn.Linear(sizes[place], inner), nn.LayerNorm(inner), nn.GELU(), nn.Linear(inner, leaves[name])
+                )
+                for name, place in self.places.items()
+            }
+        )
+
+    def forward(self, codes: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return leaf logits [cells, leaves] by label."""
+        return {name: head(codes[self.places[name]]) for name, head in self.read.items()}
