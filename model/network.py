@@ -1,0 +1,105 @@
+"""The network: gene tokens with expression through the trunk, read into cell tokens, and decoded again.
+
+`encode` reads a cell: genes, cell tokens, codes. From there expression comes two ways: off the genes themselves
+(denoising, masking) or from cell tokens alone (`generate`: tokens without any count go through the same trunk, which
+reads the restored cell tokens). scPRINT-2's flow, without a path round the bottleneck. training.py makes losses of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .compression import Compressed, Compressor
+from .expression import ExpressionEncoder
+from .gene_tokens import GeneTokens
+from .heads import ExpressionHead, ExpressionValues, LabelHeads
+from .trunk import Trunk
+from .xpressor import CellReader
+
+if TYPE_CHECKING:
+    from loaders import Vocabulary
+
+    from .attention import Watch
+    from .config import ModelConfig
+    from .prior_bias import PriorBias
+    from .ragged import Ragged
+    from .token_table import TokenTable
+    from .views import View
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What the network made of a view."""
+
+    genes: Tensor
+    """Gene tokens after the trunk, [rows, width]."""
+    cells: Tensor
+    """Cell tokens before the bottleneck, [cells, tokens, cell width]."""
+    compressed: Compressed
+    """Codes, restored tokens and divergence."""
+
+    @property
+    def embedding(self) -> Tensor:
+        """Return the codes of all tokens side by side, [cells, dimensions]: what is exported."""
+        return torch.cat(self.compressed.codes, 1)
+
+
+class Network(nn.Module):
+    """The whole network.
+
+    Parameters
+    ----------
+    config
+        Its choices.
+    vocabulary
+        Genes and classes.
+    table
+        What is known of the genes; one row per token of the vocabulary.
+    prior
+        Prior gene network, where the configuration asks for one.
+    """
+
+    def __init__(
+        self, config: ModelConfig, vocabulary: Vocabulary, table: TokenTable, prior: PriorBias | None = None
+    ) -> None:
+        super().__init__()
+        width = config.trunk.width
+        self.config, self.prior = config, prior if config.trunk.prior else None
+        self.tokens = GeneTokens(config.tokens, table, width)
+        self.expression = ExpressionEncoder(config.expression, width)
+        self.trunk = Trunk(config.trunk, config.cell.width)
+        self.reader = CellReader(config.cell, width)
+        self.compressor = Compressor(config.cell, self.reader.names)
+        self.head = ExpressionHead(width)
+        leaves = {name: space.n_leaves for name, space in vocabulary.labels.items()}
+        self.labels = LabelHeads(self.reader.names, self.compressor.sizes, leaves)
+
+    def encode(self, view: View, *, sample: bool = False, watch: Watch | None = None) -> Encoded:
+        """Return what the network makes of a view; `sample` draws codes at random, in training only."""
+        x = self.tokens(view.genes) + self.expression(
+            view.counts, view.rows, hidden=view.hidden,
+            neighbour_counts=view.neighbour_counts, neighbour_distances=view.neighbour_distances,
+        )  # fmt: skip
+        genes = self.trunk(x, view.rows, bias=self._bias(view.genes, view.rows), watch=watch)
+        cells = self.reader(genes, view.rows)
+        return Encoded(genes, cells, self.compressor(cells, sample=sample))
+
+    def express(self, encoded: Encoded, rows: Ragged, depth: Tensor, total: Tensor) -> ExpressionValues:
+        """Return expression read off the genes themselves, at the depth and context total asked for, [cells]."""
+        return self.head(encoded.genes, rows, depth, total)
+
+    def generate(self, cells: Tensor, genes: Tensor, rows: Ragged, depth: Tensor, total: Tensor) -> ExpressionValues:
+        """Return expression decoded from restored cell tokens [cells, tokens, cell width] alone, for any genes."""
+        bias = self._bias(genes, rows)
+        return self.head(self.trunk(self.tokens(genes), rows, cells=cells, bias=bias), rows, depth, total)
+
+    def classify(self, encoded: Encoded) -> dict[str, Tensor]:
+        """Return leaf logits [cells, leaves] by label."""
+        return self.labels(encoded.compressed.codes)
+
+    def _bias(self, genes: Tensor, rows: Ragged) -> Tensor | None:
+        return None if self.prior is None else self.prior(genes, rows)

@@ -1,0 +1,171 @@
+"""One step's losses: the views of a batch, the passes through the network, and every term by name.
+
+The full pass carries labels, independence, divergence and, decoded from its cell tokens alone, generation; each
+denoising and masking pass carries expression and is a second view for the contrastive term. Losses are means over
+cells of means over genes, so that long contexts weigh like short ones. `LossConfig` holds the weights.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .adversary import Adversary
+from .embedding_losses import contrastive, elastic_similarity, independence
+from .label_loss import LabelLoss
+from .likelihoods import mean_per_cell, nb_log_likelihood, share_error, zinb_log_likelihood
+from .views import View, mask, only_neighbours, random_shares, thin
+
+if TYPE_CHECKING:
+    from loaders import CellBatch, Vocabulary
+
+    from .config import ModelConfig
+    from .heads import ExpressionValues
+    from .network import Encoded, Network
+    from .ragged import Ragged
+
+OPPONENTS = ("assay", "organism")
+"""Labels that the cell-type token must not tell, where the adversarial term is on."""
+
+
+class Objective(nn.Module):
+    """Losses of a network; has parameters of its own where the adversary is on.
+
+    Parameters
+    ----------
+    config
+        Tasks and weights.
+    network
+        Whose losses.
+    vocabulary
+        Classes and their hierarchy.
+    regulators
+        Bool per token: transcription factors, for `tf` masks.
+    """
+
+    regulators: Tensor | None
+
+    def __init__(
+        self, config: ModelConfig, network: Network, vocabulary: Vocabulary, regulators: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.columns = {name: column for column, name in enumerate(vocabulary.labels)}
+        self.of_label = nn.ModuleDict({name: LabelLoss(vocabulary.labels[name]) for name in network.labels.read})
+        self.opponents = nn.ModuleDict()
+        if config.losses.adversarial and "cell_type" in network.reader.names:
+            size = network.compressor.sizes[network.reader.names.index("cell_type")]
+            for name in OPPONENTS:
+                if (classes := len(vocabulary.labels.get(name, ()))) > 1:
+                    self.opponents[name] = Adversary(size, classes)
+        self.register_buffer("regulators", regulators, persistent=False)
+
+    def forward(
+        self, network: Network, batch: CellBatch, rows: Ragged, generator: torch.Generator, step: int
+    ) -> dict[str, Tensor]:
+        """Return every term times its weight, and `loss`, their sum.
+
+        Parameters
+        ----------
+        network
+            The network, or what a strategy wrapped it in.
+        batch, rows
+            Cells, and their borders.
+        generator
+            Of thinning and masking.
+        step
+            Steps taken so far, for the warm-up of the divergence.
+        """
+        weights, tasks = self.config.losses, self.config.tasks
+        full = make_view(batch, rows)
+        encoded = network.encode(full, sample=self.training)
+        terms: dict[str, Tensor] = {f"labels/{n}": weights.labels * x for n, x in self._labels(network, encoded, batch)}
+        views = [encoded.embedding]
+        total = rows.sum(batch.counts)
+        for kind, view in self._passes(full, tasks.noise, tasks.masks, generator):
+            seen = network.encode(view, sample=self.training)
+            values = network.express(seen, rows, batch.depth, total)
+            terms[kind] = weights.denoise * self.expression(values, batch.counts, rows, only=view.hidden)
+            views.append(seen.embedding)
+        if tasks.generate and weights.generate:
+            values = network.generate(encoded.compressed.restored, batch.genes, rows, batch.depth, total)
+            terms["generate"] = weights.generate * self.expression(values, batch.counts, rows)
+        terms |= self._of_embedding(encoded, views, step)
+        if self.training:
+            code = encoded.compressed.codes[network.reader.names.index("cell_type")] if self.opponents else None
+            for name, opponent in self.opponents.items():
+                terms[f"adversary/{name}"] = weights.adversarial * opponent(code, batch.labels[:, self.columns[name]])
+        return terms | {"loss": torch.stack([value.double() for value in terms.values()]).sum()}
+
+    def _passes(self, full: View, noise: tuple, masks: tuple, generator: torch.Generator) -> list[tuple[str, View]]:
+        """Return the corrupted views by name."""
+        out = []
+        for share in noise:
+            if share == 1:
+                out.append(("neighbours", only_neighbours(full)))
+            else:
+                lost = random_shares(share, len(full.rows), generator, random=self.config.tasks.random_noise)
+                out.append((f"denoise/{share:g}", thin(full, lost, generator)))
+        for kind in masks:
+            spared = self.regulators if kind == "tf" else None
+            out.append((f"mask/{kind}", mask(full, self.config.tasks.masked, generator, spared)))
+        return out
+
+    def expression(self, values: ExpressionValues, counts: Tensor, rows: Ragged, only: Tensor | None = None) -> Tensor:
+        """Return the loss of predicted expression, a scalar.
+
+        Parameters
+        ----------
+        values
+            Predicted.
+        counts
+            Observed, [rows].
+        rows
+            Borders of the cells.
+        only
+            Bool [rows]: genes the likelihood is taken over, the hidden ones; None for all.
+        """
+        kind, out = self.config.losses.expression, 0.0
+        if kind != "mse":
+            if kind == "nb":
+                found = nb_log_likelihood(counts, values.mean, values.theta)
+            else:
+                found = zinb_log_likelihood(counts, values.mean, values.theta, values.zero_logit)
+            if only is None or bool(only.all()):
+                likelihood = mean_per_cell(found, rows)
+            else:
+                likelihood = rows.sum(found * only) / rows.sum(only.double()).clamp(min=1)
+            out = -likelihood.mean()
+        if kind in ("mse", "zinb+mse"):
+            predicted = values.mean if kind == "mse" else values.expected
+            weight = 1.0 if kind == "mse" else self.config.losses.mse
+            out = out + weight * share_error(counts, predicted, rows).mean()
+        return out
+
+    def _labels(self, network: Network, encoded: Encoded, batch: CellBatch) -> list[tuple[str, Tensor]]:
+        if not self.config.losses.labels:
+            return []
+        found = network.classify(encoded)
+        return [(n, self.of_label[n](logits, batch.labels[:, self.columns[n]])) for n, logits in found.items()]
+
+    def _of_embedding(self, encoded: Encoded, views: list[Tensor], step: int) -> dict[str, Tensor]:
+        """Return the terms about the shape of the embedding."""
+        weights, out = self.config.losses, {}
+        if weights.independence:
+            out["independence"] = weights.independence * independence(encoded.cells)
+        if weights.contrastive and len(views) > 1:
+            pairs = [contrastive(a, b) for i, a in enumerate(views) for b in views[i + 1 :]]
+            out["contrastive"] = weights.contrastive * torch.stack(pairs).mean()
+        if weights.elastic:
+            out["elastic"] = weights.elastic * elastic_similarity(views[0])
+        if weights.kl and self.config.cell.compression == "vae":
+            ramp = min(1.0, (step + 1) / max(weights.kl_warm_up, 1))
+            out["kl"] = ramp * weights.kl * encoded.compressed.kl.mean()
+        return out
+
+
+def make_view(batch: CellBatch, rows: Ragged) -> View:
+    """Return a batch as measured."""
+    return View(batch.genes, batch.counts, rows, batch.depth, None, batch.neighbour_counts, batch.neighbour_distances)
