@@ -143,11 +143,17 @@ class ModelConfig:
     """The whole of it."""
 
     tokens: TokenConfig = field(default_factory=TokenConfig)
+    """Who a gene is."""
     expression: ExpressionConfig = field(default_factory=ExpressionConfig)
+    """How counts enter."""
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    """The transformer over genes."""
     cell: CellConfig = field(default_factory=CellConfig)
+    """Cell tokens and their bottleneck."""
     losses: LossConfig = field(default_factory=LossConfig)
+    """What is minimised."""
     tasks: TaskConfig = field(default_factory=TaskConfig)
+    """What a step does."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
