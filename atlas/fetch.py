@@ -134,7 +134,7 @@ def _safe_name(name: str) -> str:
 
 def _fetch_s3(source: Source, location: Location, folder: Path) -> Path:
     """Return the copy of an object, or of everything under a prefix (a zarr group, an mtx folder)."""
-    settings = _s3_settings(location)
+    settings = s3_settings(location)
     try:
         _copy_tree(settings, source, location.target.rstrip("/"), folder)
     except SourceError:
@@ -144,7 +144,14 @@ def _fetch_s3(source: Source, location: Location, folder: Path) -> Path:
     return folder / _safe_name(PurePosixPath(location.target).name)
 
 
-def _s3_settings(location: Location) -> dict[str, Any]:
+def s3_settings(location: Location) -> dict[str, Any]:
+    """Return what pyarrow's S3 file system is opened with: region, endpoint and credentials as the address says.
+
+    Raises
+    ------
+    AtlasInputError
+        When the endpoint is plain http and not on this machine.
+    """
     options = dict(location.options)
     settings: dict[str, Any] = {"connect_timeout": TIMEOUT_S, "request_timeout": TIMEOUT_S}
     if "region" in options:

@@ -20,6 +20,8 @@ from . import layout, store
 from .errors import AtlasInputError, StoreError
 from .filters import passing
 from .ledger import DatasetRow, Ledger
+from .neighbour_store import read_neighbours
+from .record_store import RecordReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,6 +118,49 @@ class Atlas:
                 ).tocsr()
                 block.sort_indices()
                 yield first, block
+
+    def records(self, organism: str) -> RecordReader:
+        """Return a reader of one organism's packed records, the fast way to the counts of chosen cells.
+
+        Parameters
+        ----------
+        organism
+            Any spelling of it.
+
+        Returns
+        -------
+        A reader with a TileDB context of its own, at `published_ms`; close it, or use it in a `with`.
+        """
+        name = self.experiment(organism)
+        uri = store.array_uri(self.root, name, layout.RECORDS)
+        return RecordReader(uri, self.n_cells(organism), self.published_ms)
+
+    def neighbours(self, organism: str, first: int, stop: int) -> sp.csr_matrix:
+        """Return the nearest neighbours of consecutive cells, each within its dataset.
+
+        Parameters
+        ----------
+        organism
+            Any spelling of it.
+        first, stop
+            Joinids of the first cell, and of the one after the last.
+
+        Returns
+        -------
+        Float32 [stop - first, n_cells], columns ascending: the distance to each neighbour, in units of what is typical
+        in the dataset, always above 0. Cells that failed QC, are copies, or whose dataset was ingested without
+        neighbours have none.
+
+        Raises
+        ------
+        AtlasInputError
+            If these are no cells of the organism.
+        """
+        name, total = self.experiment(organism), self.n_cells(organism)
+        if not 0 <= first <= stop <= total:
+            raise AtlasInputError("first, stop", (first, stop), f"0 <= first <= stop <= {total}")
+        uri = store.array_uri(self.root, name, layout.NEIGHBOURS)
+        return read_neighbours(uri, first, stop, total, self.published_ms)
 
     def genes(self, organism: str) -> pd.DataFrame:
         """Return var of an organism in the order of its joinids, which are the columns of X."""

@@ -25,11 +25,12 @@ from .errors import ContractError, SourceError, StoreError
 from .fetch import digest_of, fetch_source
 from .findings import Finding, Receipt
 from .ledger import Ledger, behind, now_ms, writer_lock
+from .neighbour_store import graph_of_dataset, write_neighbours
 from .ortholog_tables import write_ortholog_tables
 from .prepare import ROWS_PER_BLOCK, IngestOptions, Prepared, prepare
 from .provenance import label_provenance
 from .read import open_source, prove_counts
-from .verify import verify_dataset
+from .verify import verify_dataset, verify_neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -239,7 +240,11 @@ def _append(
         write.write_provenance(root, row, label_provenance(obs))
         write.write_summaries(root, [*ledger.datasets(), row], dt.datetime.now(dt.UTC).date().isoformat())
         write_ortholog_tables(root)
+        eligible = (obs["qc_pass"] & obs["is_primary_data"]).to_numpy()
+        graph = graph_of_dataset(root, row, len(table), eligible, options)
+        write_neighbours(root, row, graph)
         verify_dataset(root, row, obs, (table, prepared.genes.measured), options.progress)
+        verify_neighbours(root, row, graph, eligible)
         store.tick()
         releases = receipt.releases | {"genes": table.release}
         receipt = replace(receipt, status="written", first_joinid=row.first_joinid, releases=releases)

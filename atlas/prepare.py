@@ -41,10 +41,12 @@ class IngestOptions:
     """Thresholds of the screen."""
     doublets: bool = True
     """Score doublets per sample (the slowest stage)."""
+    neighbours: bool = True
+    """Find and store every cell's nearest neighbours in the dataset; without, its cells have none."""
     dry_run: bool = False
     """Stop before the first write and return a `planned` receipt."""
     seed: int = 0
-    """Seed of the doublet simulation."""
+    """Seed of the doublet simulation and of the search for neighbours in large datasets."""
     progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None
     """Called with a stage's name, cells done and cells in all."""
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ontology import LABELS
 
-SCHEMA_VERSION = "1.1.0"  # of panatlas' own additions; an atlas of another version is refused, with the remedy
+SCHEMA_VERSION = "1.2.0"  # of panatlas' own additions; an atlas of another version is refused, with the remedy
 CENSUS_SCHEMA_VERSION = "2.4.0"  # what the official clients find under census_info/summary
 DATASET_SCHEMA_VERSION = "7.1.0"  # CELLxGENE dataset schema whose vocabulary the labels use
 
@@ -91,6 +91,12 @@ VAR: tuple[Field, ...] = (
     Field("n_measured_obs", pa.int64(), "Cells of the datasets that measured the gene.", census=True),
     Field("is_mito", pa.bool_(), "On the mitochondrial genome; False throughout where no list exists."),
     Field("is_ribo", pa.bool_(), "Cytosolic ribosomal protein gene."),
+)
+
+RECORDS: tuple[Field, ...] = (
+    Field("soma_joinid", pa.int64(), "Row in obs and X."),
+    Field("genes", pa.large_binary(), "Which genes have counts in the cell, as bytes; see Records."),
+    Field("counts", pa.large_binary(), "Their counts, in the same order."),
 )
 
 DATASETS: tuple[Field, ...] = (

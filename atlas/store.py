@@ -104,6 +104,10 @@ def add_organism(root: Path, organism: Organism, genes: GeneTable) -> None:
             shape=(1, n),
             platform_config=layout.presence_options(n),
         )
+        _new_frame(ms, "records", schema.RECORDS, options=layout.record_options())
+        obsp = ms.add_new_collection("obsp")
+        neighbours = layout.neighbour_options()
+        obsp.add_new_sparse_ndarray("neighbours", type=pa.float32(), shape=(1, 1), platform_config=neighbours)
     tick()
     mito, ribo = (np.zeros(n, bool) if mask is None else np.asarray(mask) for mask in (genes.mito, genes.ribo))
     zeros = np.zeros(n, np.int64)
@@ -141,14 +145,20 @@ def _check_same(root: Path, organism: Organism, genes: GeneTable) -> None:
         raise StoreError(str(root), "append", f"{said}; {remedy}")
 
 
-def _new_frame(parent: soma.Collection, name: str, fields: tuple[schema.Field, ...], rows: int = 1) -> None:
+def _new_frame(
+    parent: soma.Collection,
+    name: str,
+    fields: tuple[schema.Field, ...],
+    rows: int = 1,
+    options: dict[str, object] | None = None,
+) -> None:
     """Create an empty data frame indexed by soma_joinid; it is written through a later handle only."""
     parent.add_new_dataframe(
         name,
         schema=schema.arrow_schema(fields),
         index_column_names=["soma_joinid"],
         domain=[[0, max(rows, 1) - 1]],
-        platform_config=layout.frame_options(),
+        platform_config=options or layout.frame_options(),
     )
 
 
@@ -174,13 +184,14 @@ def grow_frame(uri: str, rows: int) -> None:
         tick()
 
 
-def grow_array(uri: str, rows: int) -> None:
-    """Make room for `rows` rows of a matrix; never shrinks."""
+def grow_array(uri: str, rows: int, columns: int = 0) -> None:
+    """Make room for `rows` rows, and `columns` columns, of a matrix; never shrinks."""
     with soma.SparseNDArray.open(uri) as array:
-        have, n_vars = array.shape
-    if have < rows:
+        have = array.shape
+    shape = (max(have[0], rows), max(have[1], columns))
+    if shape != have:
         with soma.SparseNDArray.open(uri, "w") as array:
-            array.resize((rows, n_vars))
+            array.resize(shape)
         tick()
 
 

@@ -1,8 +1,8 @@
 """Reading back what an ingest wrote, before it is published: the store must say what the source said.
 
-The counts of every cell are compared by their hash, sum and number, every column of obs by value, and the presence
-row; var totals and census_info are derived from these and are not compared here. A mismatch is the store's fault, not
-the source's, so it raises `StoreError` and nothing is published.
+The counts of every cell are compared by their hash, sum and number, its record and its neighbours value by value, every
+column of obs, and the presence row; var totals and census_info are derived from these and are not compared here. A
+mismatch is the store's fault, not the source's, so it raises `StoreError` and nothing is published.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import tiledbsoma as soma
 from . import layout, schema
 from .errors import StoreError
 from .identity import count_hashes, gene_keys
+from .neighbour_store import read_neighbours
+from .record_store import RecordReader, naming, wrong_records
 from .store import array_uri
 
 if TYPE_CHECKING:
@@ -84,25 +86,58 @@ def verify_dataset(
     _require(uri, "presence matrix", np.array_equal(np.sort(held["soma_dim_1"]), np.flatnonzero(measured)))
 
 
+def verify_neighbours(root: Path, row: DatasetRow, graph: sp.csr_matrix, eligible: np.ndarray) -> None:
+    """Read a dataset's neighbours back and compare them with the graph that was meant to be written.
+
+    Parameters
+    ----------
+    root, row
+        Where the dataset is.
+    graph
+        Distances between the dataset's cells, float32 [n_cells, n_cells].
+    eligible
+        Bool [n_cells]: cells that may have neighbours, and be some.
+
+    Raises
+    ------
+    StoreError
+        If a row differs, or names a cell that is of another dataset or not eligible.
+    """
+    uri = array_uri(root, row.organism, layout.NEIGHBOURS)
+    first, stop = row.first_joinid, row.first_joinid + row.n_cells
+    found = read_neighbours(uri, first, stop, stop)
+    inside = found.indices >= first
+    _require(uri, "neighbours of another dataset", inside.all())
+    taking_part = eligible[np.flatnonzero(np.diff(found.indptr))].all() and eligible[found.indices - first].all()
+    _require(uri, "neighbours of or among cells that failed QC or are copies", taking_part)
+    _require(uri, "distances between neighbours", bool((found.data > 0).all()))
+    same = np.array_equal(found.indptr, graph.indptr) and np.array_equal(found.indices - first, graph.indices)
+    _require(uri, "neighbours", same and np.array_equal(found.data, graph.data))
+
+
 def _verify_counts(
     root: Path, row: DatasetRow, obs: pd.DataFrame, table: GeneTable, progress: Callable[[str, int, int], None]
 ) -> None:
-    """Recompute every cell's hashes, sum and number of genes from X as stored."""
+    """Recompute every cell's hashes, sum and number of genes from X as stored, and compare X with its record."""
     uri = array_uri(root, row.organism, layout.X_RAW)
     keys = gene_keys(table.ids)
-    done = 0
-    for block in read_blocks(uri, row.first_joinid, row.first_joinid + row.n_cells, len(table)):
-        part = obs.iloc[done : done + block.shape[0]]
-        whole, inner = count_hashes(block, keys, table.core)
-        where = f"X of cells {row.first_joinid + done} to {row.first_joinid + done + block.shape[0] - 1}"
-        _require(uri, where, np.array_equal(whole, part["count_hash"]) and np.array_equal(inner, part["core_hash"]))
-        # bincount adds in float64; a sparse matrix of float32 sums in float32 whatever dtype it is asked for
-        cells = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
-        sums = np.bincount(cells, weights=block.data, minlength=block.shape[0])
-        _require(uri, where, np.array_equal(sums, part["raw_sum"]))
-        _require(uri, where, np.array_equal(np.diff(block.indptr), part["nnz"]))
-        done += block.shape[0]
-        progress("verify", done, row.n_cells)
+    done, stop = 0, row.first_joinid + row.n_cells
+    with RecordReader(array_uri(root, row.organism, layout.RECORDS), stop) as reader:
+        for block in read_blocks(uri, row.first_joinid, stop, len(table)):
+            part = obs.iloc[done : done + block.shape[0]]
+            whole, inner = count_hashes(block, keys, table.core)
+            first = row.first_joinid + done
+            where = f"X of cells {first} to {first + block.shape[0] - 1}"
+            _require(uri, where, np.array_equal(whole, part["count_hash"]) and np.array_equal(inner, part["core_hash"]))
+            # bincount adds in float64; a sparse matrix of float32 sums in float32 whatever dtype it is asked for
+            cells = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
+            sums = np.bincount(cells, weights=block.data, minlength=block.shape[0])
+            _require(uri, where, np.array_equal(sums, part["raw_sum"]))
+            _require(uri, where, np.array_equal(np.diff(block.indptr), part["nnz"]))
+            wrong = wrong_records(reader, first, block)
+            _require(reader.uri, f"the records of {naming(wrong)}", len(wrong) == 0)
+            done += block.shape[0]
+            progress("verify", done, row.n_cells)
 
 
 def _verify_obs(uri: str, row: DatasetRow, obs: pd.DataFrame) -> None:

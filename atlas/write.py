@@ -1,4 +1,4 @@
-"""Putting one dataset's cells into the store: X, presence, var totals, obs, and the census_info tables.
+"""Putting one dataset's cells into the store: X and records, presence, var totals, obs, and the census_info tables.
 
 Every function here writes into a range the ledger has reserved, and nothing here publishes. X and presence come first,
 obs after them, the tables last. Stages before are `standardise` and `qc`; afterwards `verify` reads everything back.
@@ -15,10 +15,12 @@ import pyarrow as pa
 import tiledbsoma as soma
 
 from . import layout, schema
+from .cell_records import encode_records
+from .record_store import to_arrow
 from .store import array_uri, experiments, grow_array, grow_frame, tick, write_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import scipy.sparse as sp
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from .ledger import DatasetRow
     from .sources import Source
 
-_GLOBAL_ORDER = soma.TileDBWriteOptions(sort_coords=False)  # refused by TileDB, not corrupted, if ever unsorted
+GLOBAL_ORDER = soma.TileDBWriteOptions(sort_coords=False)  # refused by TileDB, not corrupted, if ever unsorted
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class GeneTotals:
 
 
 def write_counts(root: Path, row: DatasetRow, blocks: Iterable[sp.csr_matrix], measured: np.ndarray) -> GeneTotals:
-    """Write a dataset's counts and its row of the presence matrix.
+    """Write a dataset's counts to X and as records, and its row of the presence matrix.
 
     Parameters
     ----------
@@ -57,31 +59,40 @@ def write_counts(root: Path, row: DatasetRow, blocks: Iterable[sp.csr_matrix], m
     -------
     What the dataset adds to var's totals.
     """
-    uri = array_uri(root, row.organism, layout.X_RAW)
-    grow_array(uri, row.first_joinid + row.n_cells)
+    uris = [array_uri(root, row.organism, member) for member in (layout.X_RAW, layout.RECORDS, layout.PRESENCE)]
+    grow_array(uris[0], row.first_joinid + row.n_cells)
+    grow_frame(uris[1], row.first_joinid + row.n_cells)
+    grow_array(uris[2], row.dataset_joinid + 1)
     nnz = np.zeros(len(measured), np.int64)
-    first = row.first_joinid
-    pending: list[pa.Table] = []
-    size = 0
-    with soma.SparseNDArray.open(uri, "w") as array:
-        for block in blocks:
-            nnz += np.bincount(block.indices, minlength=len(measured))
-            pending.append(_coordinates(block, first))
-            size += block.nnz
-            first += block.shape[0]
-            if size >= layout.NNZ_PER_FRAGMENT:
-                array.write(pa.concat_tables(pending), platform_config=_GLOBAL_ORDER)
-                pending, size = [], 0
-        if size:
-            array.write(pa.concat_tables(pending), platform_config=_GLOBAL_ORDER)
-    uri = array_uri(root, row.organism, layout.PRESENCE)
-    grow_array(uri, row.dataset_joinid + 1)
+    with soma.SparseNDArray.open(uris[0], "w") as x, soma.DataFrame.open(uris[1], "w") as records:
+        for coordinates, packed in _fragments(blocks, row.first_joinid):
+            for table in coordinates:
+                nnz += np.bincount(table["soma_dim_1"].to_numpy(), minlength=len(measured))
+            x.write(pa.concat_tables(coordinates), platform_config=GLOBAL_ORDER)
+            records.write(pa.concat_tables(packed), platform_config=GLOBAL_ORDER)
     genes = np.flatnonzero(measured).astype(np.int64)
     dataset = np.full(len(genes), row.dataset_joinid, np.int64)
-    with soma.SparseNDArray.open(uri, "w") as array:
+    with soma.SparseNDArray.open(uris[2], "w") as array:
         array.write(pa.table({"soma_dim_0": dataset, "soma_dim_1": genes, "soma_data": np.ones(len(genes), bool)}))
     tick()
     return GeneTotals(nnz, measured)
+
+
+def _fragments(blocks: Iterable[sp.csr_matrix], first: int) -> Iterator[tuple[list[pa.Table], list[pa.Table]]]:
+    """Yield the rows of X and the records of as many blocks at a time as are written at once."""
+    coordinates: list[pa.Table] = []
+    packed: list[pa.Table] = []
+    size = 0
+    for block in blocks:
+        coordinates.append(_coordinates(block, first))
+        packed.append(to_arrow(encode_records(block), first))
+        size += block.nnz
+        first += block.shape[0]
+        if size >= layout.NNZ_PER_FRAGMENT:
+            yield coordinates, packed
+            coordinates, packed, size = [], [], 0
+    if size:
+        yield coordinates, packed
 
 
 def _coordinates(block: sp.csr_matrix, first: int) -> pa.Table:

@@ -11,12 +11,14 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
 
 from . import cli_references
+from .cli_ingest import ingest
 from .cli_references import Repeatable, Switch  # noqa: TC001 - cyclopts reads the annotations
+from .cli_releases import release
 from .console import drop_stdout, logging_to, people, plain, show_error
 from .errors import BUG, INTERRUPTED, USAGE, exit_code
 
@@ -36,40 +38,6 @@ app = App(
 def _commands() -> ModuleType:
     """Return the commands' bodies, loaded on first use."""
     return import_module(".commands", __package__)
-
-
-@app.command
-def ingest(
-    organism: str,
-    /,
-    *,
-    source: Repeatable = (),
-    manifest: Path | None = None,
-    atlas: str | None = None,
-    dry_run: Switch = False,
-    doublets: bool = True,
-    json: Switch = False,
-) -> int:
-    """Add sources to the atlas: read, prove counts, standardise, measure, screen, append, verify, record.
-
-    Parameters
-    ----------
-    organism
-        Any spelling: human, "Mus musculus", 9606. Without a source its starter sources are ingested.
-    source
-        h5ad, 10x h5, 10x mtx folder or zarr: a path, https://, s3://, pypi: or census: address. Repeatable.
-    manifest
-        A TOML file that declares sources; those of the organism are taken.
-    atlas
-        Folder of the atlas; PANATLAS_HOME/atlas unless named.
-    dry_run
-        Say what would be read, mapped, dropped and written, and write nothing.
-    doublets
-        Score doublets, the slowest stage.
-    json
-        Print the receipts as JSON on stdout.
-    """
-    return _commands().ingest(organism, source, manifest, atlas, dry_run=dry_run, doublets=doublets, json=json)
 
 
 @app.command
@@ -117,14 +85,23 @@ def info(*, atlas: str | None = None, json: Switch = False) -> int:
 
 @app.command
 def sql(
-    query: str, /, *, atlas: str | None = None, timeout: float = 120.0, memory: str = "2GB", json: Switch = False
+    query: str,
+    /,
+    *,
+    release: str | None = None,
+    atlas: str | None = None,
+    timeout: float = 120.0,
+    memory: str = "2GB",
+    json: Switch = False,
 ) -> int:
-    """Run one SELECT over the read-only views obs (a row per cell) and datasets.
+    """Run one SELECT over the read-only views obs (a row per cell), datasets, and splits of a release.
 
     Parameters
     ----------
     query
         One statement in DuckDB's dialect, e.g. "SELECT cell_type, count(*) FROM obs GROUP BY 1".
+    release
+        Read the atlas as this release froze it; otherwise as it is, with the splits of its newest release.
     atlas
         Folder of the atlas; PANATLAS_HOME/atlas unless named.
     timeout
@@ -134,38 +111,7 @@ def sql(
     json
         Print the rows as JSON on stdout.
     """
-    return _commands().sql(query, atlas, timeout_s=timeout, memory=memory, json=json)
-
-
-@app.command
-def release(
-    name: str,
-    /,
-    *,
-    split_by: Literal["donor", "dataset"] = "donor",
-    seed: int = 0,
-    atlas: str | None = None,
-    dry_run: Switch = False,
-    json: Switch = False,
-) -> int:
-    """Freeze the atlas under a name, with its splits, joint-label counts and content hash.
-
-    Parameters
-    ----------
-    name
-        1-64 letters, digits, ".", "_", "-".
-    split_by
-        Keep the cells of a donor, or of a dataset, in one split.
-    seed
-        Seed of the splits.
-    atlas
-        Folder of the atlas; PANATLAS_HOME/atlas unless named.
-    dry_run
-        Work everything out and freeze nothing; only the tables that queries use are kept.
-    json
-        Print the manifest as JSON on stdout.
-    """
-    return _commands().release(name, split_by, seed, atlas, dry_run=dry_run, json=json)
+    return _commands().sql(query, release, atlas, timeout_s=timeout, memory=memory, json=json)
 
 
 @app.command
@@ -219,6 +165,8 @@ def report(organism: str, /, *, atlas: str | None = None, json: Switch = False) 
 
 
 for _command in (
+    ingest,
+    release,
     cli_references.organisms,
     cli_references.add_organism,
     cli_references.gene,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from atlas import IngestOptions, parse_where
 
 from . import console as show
-from .errors import DONE
+from .errors import DONE, REJECTED
 from .info import describe_atlas
 from .releases import make_release
 from .search import search_cells
@@ -19,12 +19,12 @@ from .views import sql as run_sql
 from .workflows import default_atlas, ingest_organism, list_starters, resolve_sources, rewrite_report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from atlas import Receipt
 
-    from .releases import SplitBy
+    from .splits import SplitBy
 
 
 def ingest(
@@ -32,9 +32,8 @@ def ingest(
     uris: Sequence[str],
     manifest: Path | None,
     atlas: str | None,
+    switches: Mapping[str, bool],
     *,
-    dry_run: bool,
-    doublets: bool,
     json: bool,
 ) -> int:
     """Ingest, showing each receipt as it comes; with `json` the receipts go to stdout in one document."""
@@ -46,7 +45,7 @@ def ingest(
             bars.clear()
             show.show_receipt(people, receipt)
 
-        options = IngestOptions(dry_run=dry_run, doublets=doublets, progress=bars)
+        options = IngestOptions(**switches, progress=bars)
         run = ingest_organism(organism, sources, atlas, options, on_receipt=on_receipt)
     show.show_run(people, run, atlas or default_atlas())
     if json:
@@ -90,21 +89,38 @@ def info(atlas: str | None, *, json: bool) -> int:
     return DONE
 
 
-def sql(query: str, atlas: str | None, *, timeout_s: float, memory: str, json: bool) -> int:
+def sql(query: str, release: str | None, atlas: str | None, *, timeout_s: float, memory: str, json: bool) -> int:
     """Run a query; its rows are the result."""
-    table = run_sql(atlas or default_atlas(), query, timeout_s=timeout_s, memory_limit=memory)
+    table = run_sql(atlas or default_atlas(), query, release=release, timeout_s=timeout_s, memory_limit=memory)
     rows = show.as_rows(table)
     show.print_json(rows) if json else show.print_table(rows, rows[0] if rows else table.column_names)
     return DONE
 
 
-def release(name: str, split_by: SplitBy, seed: int, atlas: str | None, *, dry_run: bool, json: bool) -> int:
-    """Make a release."""
-    made = make_release(atlas or default_atlas(), name, split_by=split_by, seed=seed, dry_run=dry_run)
+def release(
+    name: str,
+    chosen: tuple[SplitBy, int, bool],
+    pins: Mapping[str, Sequence[str]],
+    atlas: str | None,
+    *,
+    dry_run: bool,
+    json: bool,
+) -> int:
+    """Make a release; one whose splits share cells is shown and refused."""
+    split_by, seed, allow_leaks = chosen
+    made = make_release(
+        atlas or default_atlas(),
+        name,
+        split_by=split_by,
+        seed=seed,
+        pins=pins,
+        allow_leaks=allow_leaks,
+        dry_run=dry_run,
+    )
     show.show_release(show.people(), made)
     if json:
         show.print_json(made.to_dict())
-    return DONE
+    return REJECTED if made.status == "rejected" else DONE
 
 
 def pack(
@@ -122,6 +138,9 @@ def pack(
     facts = {"pack": str(out), "cells": len(made), "fingerprint": made.fingerprint, **made.about}
     people.print(f"[green]packed[/] {len(made):,} cells of release {show.plain(name)} in {show.plain(out)}")
     people.print(f"  fingerprint {made.fingerprint}")
+    if around := made.about.get("neighbours"):
+        kept, dropped = around["kept"], around["dropped"]
+        people.print(f"  neighbours: {kept:,} kept, {dropped:,} of another split or not loaded")
     if json:
         show.print_json(facts)
     return DONE

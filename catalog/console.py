@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from atlas import Receipt, Tally
+    from atlas import Finding, Receipt, Tally
 
     from .curation import Acceptance, Curation
     from .releases import Release
@@ -120,8 +120,13 @@ def show_receipt(console: Console, receipt: Receipt) -> None:
     if receipt.status == "planned" and receipt.labels:
         for label, how in receipt.labels.items():
             console.print(f"  {plain(label)}: " + ", ".join(f"{plain(k)} {n:,}" for k, n in how.items() if n))
+    _show_findings(console, receipt.findings)
+
+
+def _show_findings(console: Console, findings: Iterable[Finding]) -> None:
+    """Print findings, the worst first."""
     colours = {"error": "red", "warning": "yellow", "info": "dim"}
-    for f in sorted(receipt.findings, key=lambda f: tuple(colours).index(f.severity)):
+    for f in sorted(findings, key=lambda f: tuple(colours).index(f.severity)):
         console.print(f"  [{colours[f.severity]}]{f.severity}[/] {plain(f.code)} at {plain(f.where)}: {plain(f.found)}")
         if f.severity != "info":
             console.print(f"    expected {plain(f.expected)}; {plain(f.remedy)}")
@@ -210,10 +215,12 @@ def show_release(console: Console, release: Release) -> None:
     for row in manifest["organisms"]:
         console.print(f"  {plain(row['organism'])}: {row['cells']:,} cells, {row['passing']:,} pass QC")
     split = manifest["split"]
-    console.print(f"  split by {split['by']}: " + ", ".join(f"{k} {n:,}" for k, n in split["cells"].items()))
+    console.print(f"  split by {split['by']}, seed {split['seed']}:")
     for name, cells in split["cells"].items():
-        if not cells:
-            console.print(f"  [yellow]{name} is empty[/]: too few {split['by']}s; splits never move, so add datasets")
+        books = f"{cells:,} cells, {split['loadable'][name]:,} to load, in {split['groups'][name]:,} groups"
+        pinned = "".join(f"; pinned {plain(pin)}" for pin in split["pinned"][name])
+        console.print(f"    {name}: {books}{pinned}")
+    _show_findings(console, release.findings)
     console.print(f"  content sha256 {manifest['content_sha256']}")
 
 

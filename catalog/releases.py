@@ -2,7 +2,7 @@
 
 A release is a folder `<atlas>/releases/NAME` with a manifest, a split for every cell and the joint-label counts. It is
 written beside and renamed, so it is there whole or not at all. It holds no counts: the manifest's TileDB timestamp
-opens the store as it was. Splits go by donor or dataset, never by cell, and adding datasets moves no earlier group.
+opens the store as it was. Who goes where is decided in `splits`; `leakage` refuses a release whose splits share cells.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,18 +24,39 @@ import tiledbsoma as soma
 from atlas import layout, open_atlas, schema
 
 from .errors import CatalogInputError, ReleaseExistsError
+from .leakage import SPLIT_BITS, describe_leakage, find_faults, find_leaks
+from .manifests import MANIFEST
+from .splits import (
+    SPLIT_NAMES,
+    SPLITS,
+    Population,
+    SplitPlan,
+    assign_splits,
+    describe_pins,
+    describe_places,
+    publication_of,
+)
 from .tables import export_tables, sync
 from .views import connect
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import duckdb
 
-    from atlas import Atlas
+    from atlas import Atlas, Finding
 
-SplitBy = Literal["donor", "dataset"]
-Status = Literal["written", "unchanged", "planned"]
-SPLITS = (("train", 0.8), ("validation", 0.1), ("test", 0.1))  # shares of groups; the field's habit
+    from .splits import Place, SplitBy
+
+Status = Literal["written", "unchanged", "planned", "rejected"]
 JOINT_LABELS = ("cell_type", "disease", "tissue", "assay", "sex", "development_stage")
+_TABLES = {
+    "splits.parquet": "SELECT observation_joinid AS cell_id, organism, soma_joinid, split, qc_pass, is_primary_data, "
+    "split_group FROM cells ORDER BY organism, soma_joinid",
+    "joint_labels.parquet": "SELECT organism, split, "  # noqa: S608 - names of the schema
+    + ", ".join(f"{label}_ontology_term_id" for label in JOINT_LABELS)
+    + ", count(*) AS cells FROM cells WHERE qc_pass AND is_primary_data GROUP BY ALL ORDER BY ALL",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NOT_CONTENT = ("files", "panatlas_format")  # bytes of Parquet depend on the library that wrote them
 
@@ -49,17 +70,32 @@ class Release:
     folder: Path
     """Where it is, or would be."""
     status: Status
-    """`unchanged` where the same release was there, `planned` in a dry run."""
+    """`unchanged` where the same release was there, `planned` in a dry run, `rejected` where its splits share cells."""
     manifest: dict[str, Any]
     """The manifest, as in manifest.json."""
+    findings: tuple[Finding, ...] = ()
+    """What a person should know of its splits; one of severity `error` where it was rejected."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values, ready for JSON."""
-        return {"name": self.name, "folder": str(self.folder), "status": self.status, "manifest": self.manifest}
+        return {
+            "name": self.name,
+            "folder": str(self.folder),
+            "status": self.status,
+            "manifest": self.manifest,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
 
 
 def make_release(
-    atlas: Atlas | str, name: str, *, split_by: SplitBy = "donor", seed: int = 0, dry_run: bool = False
+    atlas: Atlas | str,
+    name: str,
+    *,
+    split_by: SplitBy = "donor",
+    seed: int = 0,
+    pins: Mapping[str, Sequence[str]] | None = None,
+    allow_leaks: bool = False,
+    dry_run: bool = False,
 ) -> Release:
     """Freeze the published state of an atlas under a name.
 
@@ -70,30 +106,42 @@ def make_release(
     name
         1-64 letters, digits, `.`, `_`, `-`.
     split_by
-        Keep the cells of a donor (within its dataset), or of a whole dataset, in one split.
+        Keep the cells of a donor, of a dataset (either over all datasets of its publication), or of an organism in one
+        split.
     seed
         Seed of the splits; the same seed puts the same group into the same split in every release.
+    pins
+        Split (`train`, `validation`, `test`) to what is put there whatever the seed says: `donor:DATASET/DONOR`,
+        `dataset:NAME`, `organism:NAME`. The whole group follows; a narrower pin wins over a wider one.
+    allow_leaks
+        True makes the release although cells that loaders draw are equal to cells of another split.
     dry_run
         True works everything out and freezes nothing; only the tables that queries use are kept.
+
+    Returns
+    -------
+    The release with its findings: `written`, `unchanged`, `planned`, or `rejected` with nothing written.
 
     Raises
     ------
     CatalogInputError
-        If the name or `split_by` is not allowed.
+        If the name, `split_by` or a pin is not allowed.
     ReleaseExistsError
         If the name stands for other content.
     """
     if not _NAME.fullmatch(name):
         raise CatalogInputError("name", name, "1-64 letters, digits, `.`, `_` or `-`, starting with a letter or digit")
-    if split_by not in get_args(SplitBy):
-        raise CatalogInputError("split_by", split_by, " or ".join(get_args(SplitBy)))
+    plan = SplitPlan(split_by, seed, pins or {})
     opened = open_atlas(atlas) if isinstance(atlas, str) else atlas
     home = opened.root / "releases"
     home.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=home))
     try:
-        manifest = _write(opened, part, name, split_by, seed)
-        return Release(name, home / name, _place(part, home / name, manifest, dry_run=dry_run), manifest)
+        manifest, findings = _write(opened, part, name, plan, allow_leaks=allow_leaks)
+        status: Status = "rejected"
+        if not any(finding.severity == "error" for finding in findings):
+            status = _place(part, home / name, manifest, dry_run=dry_run)
+        return Release(name, home / name, status, manifest, findings)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -126,7 +174,7 @@ def _place(
 def _require_same(target: Path, manifest: dict[str, Any]) -> None:
     """Refuse a name whose release has other content."""
     try:
-        there = json.loads((target / "manifest.json").read_text(encoding="utf-8"))
+        there = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise ReleaseExistsError(target.name, "a manifest that cannot be read") from exc
     differs = [k for k in {**manifest, **there} if k not in _NOT_CONTENT and there.get(k) != manifest.get(k)]
@@ -134,17 +182,17 @@ def _require_same(target: Path, manifest: dict[str, Any]) -> None:
         raise ReleaseExistsError(target.name, ", ".join(differs))
 
 
-def _write(atlas: Atlas, part: Path, name: str, split_by: SplitBy, seed: int) -> dict[str, Any]:
-    """Write the release's files into `part` and return its manifest."""
+def _write(
+    atlas: Atlas, part: Path, name: str, plan: SplitPlan, *, allow_leaks: bool
+) -> tuple[dict[str, Any], tuple[Finding, ...]]:
+    """Write the release's files into `part`; return its manifest and what was found in its splits."""
     with connect(export_tables(atlas), scratch=part) as connection:
+        places = assign_splits(plan, _populations(connection))
+        _show_cells(connection, places)
+        for file, query in _TABLES.items():
+            _copy(connection, query, part / file)
+        leaks = find_leaks(connection)
         content = _hash_content(connection)
-        split_cells = _write_splits(connection, part / "splits.parquet", split_by, seed)
-        joint = ", ".join(f'"{label}_ontology_term_id"' for label in JOINT_LABELS)
-        _copy(
-            connection,
-            f"SELECT organism, {joint}, count(*) AS cells FROM obs WHERE qc_pass GROUP BY ALL ORDER BY ALL",  # noqa: S608
-            part / "joint_labels.parquet",
-        )
         counts = connection.sql(
             "SELECT organism, count(*), count(*) FILTER (qc_pass) FROM obs GROUP BY ALL ORDER BY ALL"
         ).fetchall()
@@ -153,7 +201,7 @@ def _write(atlas: Atlas, part: Path, name: str, split_by: SplitBy, seed: int) ->
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     moment = dt.datetime.fromtimestamp(atlas.published_ms / 1000, dt.UTC)
     manifest = {
-        "panatlas_format": 1,
+        "panatlas_format": 2,
         "name": name,
         "created": moment.isoformat(timespec="milliseconds"),
         "tiledb_timestamp_ms": atlas.published_ms,
@@ -169,12 +217,19 @@ def _write(atlas: Atlas, part: Path, name: str, split_by: SplitBy, seed: int) ->
             for d in atlas.datasets
         ],
         "content_sha256": content,
-        "split": {"by": split_by, "seed": seed, "shares": dict(SPLITS), "cells": split_cells},
+        "split": {
+            "by": plan.by,
+            "seed": plan.seed,
+            "shares": dict(SPLITS),
+            **describe_places(places),
+            "pinned": describe_pins(plan),
+            "leakage": describe_leakage(leaks, places),
+        },
         "files": {p.name: _describe(p) for p in sorted(part.glob("*.parquet"))},
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    (part / "manifest.json").write_text(text, encoding="utf-8")
-    return manifest
+    (part / MANIFEST).write_text(text, encoding="utf-8")
+    return manifest, find_faults(leaks, places, plan.by, allow_leaks=allow_leaks)
 
 
 def _hash_content(connection: duckdb.DuckDBPyConnection) -> str:
@@ -196,45 +251,41 @@ def content_columns() -> tuple[str, ...]:
     return ("observation_joinid", "count_hash", "organism_ontology_term_id", *labels)
 
 
-def split_of(seed: int, group: tuple[str, ...]) -> str:
-    """Return the split of a group of cells: by its own name and the seed only, so that other groups never matter.
+def _populations(connection: duckdb.DuckDBPyConnection) -> list[Population]:
+    """Return the donors of every dataset with their cells, in an order of their own."""
+    publications = {
+        dataset: publication_of(doi, collection)
+        for dataset, doi, collection in connection.sql(
+            "SELECT dataset_id, collection_doi, collection_id FROM datasets"
+        ).fetchall()
+    }
+    rows = connection.sql(
+        "SELECT organism, dataset_id, donor_id, count(*), count(*) FILTER (qc_pass AND is_primary_data) "
+        "FROM obs GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    return [
+        Population(organism, dataset, donor, publications[dataset], cells, loadable)
+        for organism, dataset, donor, cells, loadable in rows
+    ]
 
-    Examples
-    --------
-    >>> split_of(0, ("baron_human", "human1")) == split_of(0, ("baron_human", "human1"))
-    True
-    """
-    digest = hashlib.sha256(json.dumps([seed, *group], ensure_ascii=True).encode()).digest()
-    point = int.from_bytes(digest[:8], "big") / 2**64
-    for name, share in SPLITS:
-        if point < share:
-            return name
-        point -= share
-    return SPLITS[-1][0]
 
-
-def _write_splits(connection: duckdb.DuckDBPyConnection, file: Path, split_by: SplitBy, seed: int) -> dict[str, int]:
-    """Write every cell's split, and return the cells per split."""
-    donor = "donor_id" if split_by == "donor" else "''"
-    groups = connection.sql(f"SELECT DISTINCT dataset_id, {donor} AS donor FROM obs ORDER BY ALL").fetchall()  # noqa: S608
+def _show_cells(connection: duckdb.DuckDBPyConnection, places: Sequence[Place]) -> None:
+    """Make the view `cells`: obs with each cell's split, its group, and the number of its place."""
     table = pa.table(
         {
-            "dataset_id": [dataset for dataset, _ in groups],
-            "donor": [who for _, who in groups],
-            "split": [split_of(seed, (dataset, who) if split_by == "donor" else (dataset,)) for dataset, who in groups],
+            "organism": [p.population.organism for p in places],
+            "dataset_id": [p.population.dataset_id for p in places],
+            "donor_id": [p.population.donor_id for p in places],
+            "split": [p.split for p in places],
+            "split_group": [p.group for p in places],
+            "place": [(SPLIT_NAMES.index(p.split) << SPLIT_BITS) | number for number, p in enumerate(places)],
         }
     )
-    connection.register("groups", table)
-    query = (
-        "SELECT observation_joinid AS cell_id, organism, soma_joinid, split, qc_pass, is_primary_data "  # noqa: S608
-        f"FROM obs JOIN groups ON obs.dataset_id = groups.dataset_id AND {donor} = groups.donor "
-        "ORDER BY organism, soma_joinid"
+    connection.register("places", table)
+    connection.execute(
+        "CREATE TEMP VIEW cells AS SELECT obs.*, split, split_group, place "
+        "FROM obs JOIN places USING (organism, dataset_id, donor_id)"
     )
-    _copy(connection, query, file)
-    found = dict(
-        connection.sql("SELECT split, count(*) FROM read_parquet(?) GROUP BY ALL", params=[str(file)]).fetchall()
-    )
-    return {name: int(found.get(name, 0)) for name, _ in SPLITS}
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, query: str, file: Path) -> None:

@@ -1,6 +1,6 @@
-"""SQL over obs and datasets, for anyone, with nothing else within reach.
+"""SQL over obs, datasets and a release's splits, for anyone, with nothing else within reach.
 
-DuckDB reads the two Parquet tables in process: no other file, no network, no extension, no change of settings, one
+DuckDB reads those Parquet tables in process: no other file, no network, no extension, no change of settings, one
 SELECT at a time, within a memory limit and a time limit. `search` and `releases` use the same connection.
 """
 
@@ -15,6 +15,7 @@ import duckdb
 from atlas import open_atlas
 
 from .errors import QueryError
+from .manifests import newest_release, read_manifest
 from .tables import export_tables
 
 if TYPE_CHECKING:
@@ -40,8 +41,15 @@ _CLOSED = {
 }
 
 
-def sql(atlas: Atlas | str, query: str, *, timeout_s: float = TIMEOUT_S, memory_limit: str = MEMORY_LIMIT) -> pa.Table:
-    """Run one SELECT over the views `obs` (a row per cell) and `datasets`, and return its rows.
+def sql(
+    atlas: Atlas | str,
+    query: str,
+    *,
+    release: str | None = None,
+    timeout_s: float = TIMEOUT_S,
+    memory_limit: str = MEMORY_LIMIT,
+) -> pa.Table:
+    """Run one SELECT over the views `obs` (a row per cell), `datasets` and `splits`, and return its rows.
 
     Parameters
     ----------
@@ -49,6 +57,9 @@ def sql(atlas: Atlas | str, query: str, *, timeout_s: float = TIMEOUT_S, memory_
         An opened atlas, or the folder of one.
     query
         One SELECT (or WITH, FROM, VALUES, DESCRIBE, SUMMARIZE, EXPLAIN) in DuckDB's dialect.
+    release
+        Read everything as this release froze it. None reads the atlas as it was opened; `splits` is then of its newest
+        release, and there is no such view where it has none.
     timeout_s
         Seconds after which it is stopped.
     memory_limit
@@ -56,19 +67,25 @@ def sql(atlas: Atlas | str, query: str, *, timeout_s: float = TIMEOUT_S, memory_
 
     Raises
     ------
+    CatalogInputError
+        If there is no such release.
     QueryError
         If it is not one SELECT, reaches for anything but the views, is wrong, or runs out of time or memory.
     StoreError
         If there is no atlas.
     """
     opened = open_atlas(atlas) if isinstance(atlas, str) else atlas
-    with connect(export_tables(opened), memory_limit=memory_limit) as connection:
+    if release is not None:
+        opened = open_atlas(opened.uri, at=read_manifest(opened.root, release)["tiledb_timestamp_ms"])
+    splits = release or newest_release(opened.root, opened.published_ms)
+    file = opened.root / "releases" / splits / "splits.parquet" if splits else None
+    with connect(export_tables(opened), file, memory_limit=memory_limit) as connection:
         return run(connection, query, timeout_s=timeout_s)
 
 
 @contextmanager
 def connect(
-    tables: Tables, *, memory_limit: str = MEMORY_LIMIT, scratch: Path | None = None
+    tables: Tables, splits: Path | None = None, *, memory_limit: str = MEMORY_LIMIT, scratch: Path | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an in-memory DuckDB that sees the tables as views and is then shut off from everything else.
 
@@ -76,6 +93,8 @@ def connect(
     ----------
     tables
         What to show.
+    splits
+        A release's splits.parquet, shown as `splits`; None for none.
     memory_limit
         Most memory it may use.
     scratch
@@ -85,9 +104,10 @@ def connect(
     if scratch is not None:
         settings["temp_directory"] = str(scratch)
     with duckdb.connect(":memory:", config=settings) as connection:
-        for name, file in (("obs", tables.obs), ("datasets", tables.datasets)):
+        shown = {"obs": tables.obs, "datasets": tables.datasets} | ({"splits": splits} if splits else {})
+        for name, file in shown.items():
             connection.read_parquet(str(file)).create_view(name)
-        paths = ", ".join(_quote(file) for file in (tables.obs, tables.datasets))
+        paths = ", ".join(_quote(file) for file in shown.values())
         connection.execute(f"SET allowed_paths = [{paths}]")
         if scratch is not None:
             connection.execute(f"SET allowed_directories = [{_quote(scratch)}]")
@@ -114,9 +134,10 @@ def run(
     except duckdb.OutOfMemoryException as exc:
         raise QueryError(query, _first_line(exc), "narrow it, aggregate, or pass more --memory") from exc
     except duckdb.PermissionException as exc:
-        raise QueryError(query, _first_line(exc), "only the views obs and datasets can be read here") from exc
+        raise QueryError(query, _first_line(exc), "only the views obs, datasets and splits can be read here") from exc
     except duckdb.Error as exc:
-        raise QueryError(query, _first_line(exc), "`describe obs` and `describe datasets` list the columns") from exc
+        remedy = "`describe obs` and `describe datasets` list the columns; `splits` is there once a release is"
+        raise QueryError(query, _first_line(exc), remedy) from exc
     finally:
         clock.cancel()
 

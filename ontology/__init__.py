@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .biomart_genes import fetch_genes
     from .biomart_homologs import fetch_orthologs
     from .biomart_http import Limits
-    from .cached import write_whole
+    from .cached import locked, write_whole
     from .coverage_table import coverage, coverage_releases
     from .errors import (
         OntologyError,
@@ -64,7 +64,10 @@ _HOMES = {
     "biomart_genes": ("fetch_genes",),
     "biomart_homologs": ("fetch_orthologs",),
     "biomart_http": ("Limits",),
-    "cached": ("write_whole",),
+    "cached": (
+        "locked",
+        "write_whole",
+    ),
     "coverage_table": (
         "coverage",
         "coverage_releases",
@@ -222,6 +225,7 @@ __all__ = [
     "load_ontology",
     "load_orthologs",
     "load_proteins",
+    "locked",
     "make_gene_table",
     "make_label_space",
     "make_projector",

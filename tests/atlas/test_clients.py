@@ -115,6 +115,18 @@ def test_tiledbsoma_ml_streams_the_same_counts(uri: str, inputs: dict[str, ad.An
     assert seen == meant
 
 
+def test_the_whole_experiment_becomes_anndata_with_what_lies_beside_x(uri: str, inputs: dict[str, ad.AnnData]) -> None:
+    """tiledbsoma's own exporter walks every obsp there is, and leaves alone what is no part of the SOMA schema."""
+    import tiledbsoma.io
+
+    with soma.Experiment.open(f"{uri}/census_data/homo_sapiens") as experiment:
+        assert set(experiment.ms["RNA"]) == {"var", "X", "obsp", "records", "feature_dataset_presence_matrix"}
+        got = tiledbsoma.io.to_anndata(experiment, "RNA", X_layer_name="raw", obs_id_name="cell_name")
+    assert got.X.sum() == inputs["a"].X.sum() + inputs["b"].X.sum()
+    meant = open_atlas(uri).neighbours("human", 0, 120)
+    assert (got.obsp["neighbours"] != meant).nnz == 0
+
+
 def test_members_have_relative_uris_so_the_tree_can_be_moved(
     uri: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

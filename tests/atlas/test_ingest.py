@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.index
 MODULE = sys.modules["atlas.ingest"]  # the facade gives the function of that name
-FAST = IngestOptions(doublets=False)
+FAST = IngestOptions(doublets=False, neighbours=False)
 
 
 def tree(root: Path) -> dict[str, int]:
@@ -77,7 +77,7 @@ def test_every_slow_stage_reports_its_progress_to_the_end(tmp_path: Path) -> Non
     options = IngestOptions(progress=lambda stage, done, total: seen.setdefault(stage, []).append((done, total)))
     adata = make_adata(130, 6000)  # enough cells and genes for doublets to be scored
     assert ingest(write_source(tmp_path / "a.h5ad", adata), str(tmp_path / "atlas"), options).status == "written"
-    assert list(seen) == ["prove", "measure", "doublets", "write", "verify"]
+    assert list(seen) == ["prove", "measure", "doublets", "write", "neighbours", "verify"]
     assert all(steps[-1] == (130, 130) for steps in seen.values())
 
 

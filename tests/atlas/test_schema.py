@@ -44,6 +44,7 @@ CENSUS_OBS = [
 def rows(fields: tuple[schema.Field, ...]) -> str:
     """Return the table docs/store.md must hold."""
     kind = {pa.float64(): "float64", pa.float32(): "float32", pa.int64(): "int64", pa.bool_(): "bool"}
+    kind[pa.large_binary()] = "bytes"
     lines = ["| column | type | Census | meaning |", "|---|---|---|---|"]
     for f in fields:
         text = "categorical" if pa.types.is_dictionary(f.type) else kind.get(f.type, "text")
@@ -55,7 +56,7 @@ def test_docs_list_every_column() -> None:
     text = DOCS.read_text("utf-8")
     assert rows(schema.OBS) in text
     assert rows(schema.VAR) in text
-    for fields in (schema.LABEL_PROVENANCE, ORTHOLOGS, ORTHOLOG_GROUPS):
+    for fields in (schema.RECORDS, schema.LABEL_PROVENANCE, ORTHOLOGS, ORTHOLOG_GROUPS):
         assert rows(fields) in text
 
 
@@ -64,7 +65,7 @@ def test_census_columns_are_all_there_and_marked() -> None:
 
 
 def test_names_are_unique_and_categories_have_wide_codes() -> None:
-    for fields in (schema.OBS, schema.VAR, schema.DATASETS, schema.SUMMARY_CELL_COUNTS):
+    for fields in (schema.OBS, schema.VAR, schema.RECORDS, schema.DATASETS, schema.SUMMARY_CELL_COUNTS):
         names = [f.name for f in fields]
         assert len(names) == len(set(names))
         assert all(f.type.index_type == pa.int32() for f in fields if pa.types.is_dictionary(f.type))

@@ -11,7 +11,8 @@ import pytest
 
 from atlas import StoreError, open_atlas
 from catalog import CatalogInputError, ReleaseExistsError, make_release, releases
-from catalog.releases import SPLITS, content_columns, split_of
+from catalog.releases import JOINT_LABELS, content_columns
+from catalog.splits import SPLIT_NAMES
 
 
 @pytest.fixture
@@ -63,14 +64,25 @@ def test_every_cell_has_one_split_and_no_group_is_parted(atlas):
     assert (both["soma_joinid"] == both["soma_joinid_obs"]).all()
     assert (both["qc_pass"] == both["qc_pass_obs"]).all()
     assert (both.groupby(["dataset_id", "donor_id"], observed=True)["split"].nunique() == 1).all()
-    assert set(splits["split"]) <= {name for name, _ in SPLITS}
-    assert made.manifest["split"]["cells"] == {n: int((splits["split"] == n).sum()) for n, _ in SPLITS}
+    assert set(splits["split"]) <= set(SPLIT_NAMES)
+    said = made.manifest["split"]
+    to_load = splits[splits["qc_pass"] & splits["is_primary_data"]]
+    assert said["cells"] == {n: int((splits["split"] == n).sum()) for n in SPLIT_NAMES}
+    assert said["loadable"] == {n: int((to_load["split"] == n).sum()) for n in SPLIT_NAMES}
+    groups = splits.drop_duplicates("split_group")["split"]
+    assert said["groups"] == {n: int((groups == n).sum()) for n in SPLIT_NAMES}
+    assert (both["split_group"] == both["dataset_id"].astype(str) + "/" + both["donor_id"].astype(str)).all()
     by_dataset = make_release(atlas, "by-dataset", split_by="dataset")
     again = read(by_dataset, "splits.parquet").merge(obs, left_on="cell_id", right_on="observation_joinid")
     assert (again.groupby("dataset_id", observed=True)["split"].nunique() == 1).all()
+    by_organism = make_release(atlas, "by-organism", split_by="organism", pins={"test": ["organism:mouse"]})
+    splits = read(by_organism, "splits.parquet")
+    assert set(splits.loc[splits["organism"] == "Mus musculus", "split"]) == {"test"}
+    assert splits.groupby("organism")["split"].nunique().tolist() == [1, 1]
+    assert by_organism.manifest["split"]["pinned"]["test"] == ["organism:Mus musculus"]
 
 
-@pytest.mark.parametrize("split_by", ["donor", "dataset"])
+@pytest.mark.parametrize("split_by", ["donor", "dataset", "organism"])
 def test_a_later_dataset_moves_no_cell(atlas, grow, split_by):
     before = read(make_release(atlas, "one", split_by=split_by, seed=5), "splits.parquet").set_index("cell_id")["split"]
     grow(atlas.root, "bloods", "human", 40, donors=7)
@@ -80,29 +92,28 @@ def test_a_later_dataset_moves_no_cell(atlas, grow, split_by):
     pd.testing.assert_series_equal(after.loc[before.index], before)
 
 
-def test_the_seed_deals_differently_and_near_its_shares():
-    groups = [("dataset", f"donor{i}") for i in range(4000)]
-    first, second = ([split_of(seed, g) for g in groups] for seed in (1, 2))
-    assert first != second
-    for name, share in SPLITS:
-        assert abs(first.count(name) / len(groups) - share) < 0.03  # five standard errors
-
-
-def test_joint_labels_count_the_passing_cells(atlas):
-    got = read(make_release(atlas, "first"), "joint_labels.parquet")
+def test_joint_labels_count_the_cells_to_load_in_each_split(atlas):
+    made = make_release(atlas, "first")
+    got = read(made, "joint_labels.parquet")
+    keys = ["organism", "split", *(f"{label}_ontology_term_id" for label in JOINT_LABELS)]
+    assert list(got.columns) == [*keys, "cells"]
     obs = pd.concat([atlas.query(o).obs() for o in ("human", "mouse")])
-    keys = [c for c in got.columns if c != "cells"]
-    assert len(keys) == 7
-    expected = obs[keys].astype(str).value_counts().to_dict()
-    assert {tuple(row[k] for k in keys): row["cells"] for row in got.to_dict("records")} == expected
+    obs = obs[obs["is_primary_data"]]
+    splits = read(made, "splits.parquet").set_index("cell_id")["split"]
+    expected = obs.assign(split=splits[obs["observation_joinid"]].to_numpy())[keys].astype(str).value_counts()
+    assert {tuple(row[k] for k in keys): row["cells"] for row in got.to_dict("records")} == expected.to_dict()
+    assert got.groupby("split")["cells"].sum().to_dict() == {
+        name: n for name, n in made.manifest["split"]["loadable"].items() if n
+    }
 
 
 def test_the_same_again_is_unchanged_and_anything_else_is_refused(atlas, grow):
     made = make_release(atlas, "first")
     before = {p.name: p.read_bytes() for p in made.folder.iterdir()}
     assert make_release(atlas, "first").status == "unchanged"
-    with pytest.raises(ReleaseExistsError, match="split"):
-        make_release(atlas, "first", seed=1)
+    for other in ({"seed": 1}, {"pins": {"test": ["organism:mouse"]}}, {"split_by": "dataset"}):
+        with pytest.raises(ReleaseExistsError, match="split"):
+            make_release(atlas, "first", **other)
     grow(atlas.root, "more", "human", 5)
     with pytest.raises(ReleaseExistsError, match="tiledb_timestamp_ms"):
         make_release(open_atlas(atlas.uri), "first")
@@ -121,7 +132,7 @@ def test_a_dry_run_keeps_nothing(atlas):
 
 def test_a_failure_leaves_nothing(atlas, monkeypatch):
     monkeypatch.setattr(
-        releases, "_write_splits", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        releases, "_show_cells", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(OSError, match="No space left"):
         make_release(atlas, "first")
@@ -144,7 +155,7 @@ def test_a_name_that_is_no_plain_word_is_refused(atlas, name):
 
 
 def test_a_split_by_cell_is_refused(atlas):
-    with pytest.raises(CatalogInputError, match="donor or dataset"):
+    with pytest.raises(CatalogInputError, match="donor, dataset or organism"):
         make_release(atlas, "first", split_by="cell")
 
 
