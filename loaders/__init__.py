@@ -1,13 +1,14 @@
 """The kitchen: cells of an atlas, chosen, streamed and plated as tensors.
 
 - `Sampler`, `SamplerConfig`, `Weighting`, `GroupFacts`: which cell comes when; a position answers for itself.
-- `CellGroups`, `build_groups`, `load_groups`, `group_maxima`: cells by joint label, mapped from files.
-- `Pack`, `PackWriter`, `make_pack`, `PackOptions`: a release's cells as memory-mapped records; one small read a draw.
-- `PackedCells`, `CellRows`: cells as records and as sparse rows.
-- `group_weights`, `compatible_groups`: how group sizes become shares of the draws.
+- `SamplingPlan`, `make_sampler`: which cells, grouped by which labels; `CellGroups` and friends underneath.
+- `Cells`: what every source of cells answers; `open_cells` finds the right one. `Pack` (memory-mapped records, made by
+  `make_pack`, fetched by `open_pack`), `StoreCells` (the atlas itself), `AnnDataCells` (an AnnData in memory).
+- `Vocabulary`, `CellBatch`: the contract between data and model. `Collator`, `DeviceCollator` make the batches.
+- `CellStream`, `CellLoader`, `CellDataModule`: batches for a trainer, resumable to the batch.
+- `find_leaks`, `refuse_leaks`: whether two selections share cells or donors.
 
-May import `atlas` and `ontology`; knows torch tensors and no network. Its batches go to `model`. Until its own stream
-is here, cells come through the official `tiledbsoma-ml` (README, "Trainer"). Names load on first use.
+May import `atlas` and `ontology`; knows torch tensors and no network. Batches go to `model`. Names load on first use.
 """
 
 from __future__ import annotations
@@ -16,46 +17,186 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import LoaderError, LoaderInputError, PackError, StateMismatchError
+    from .anndata_cells import AnnDataCells
+    from .batch import CellBatch, PaddedBatch
+    from .cells import NO_CELL, Cells
+    from .collate import CollateConfig, Collator
+    from .datamodule import CellDataModule, DataOptions
+    from .device import DeviceCollator, decode_on
+    from .errors import (
+        BatchError,
+        CellsError,
+        LeakageError,
+        LoaderError,
+        LoaderInputError,
+        PackError,
+        StateMismatchError,
+        VocabularyError,
+        WorkerError,
+    )
     from .groups import CellGroups, build_groups, group_maxima, load_groups
+    from .leakage import Leak, find_leaks, refuse_leaks
+    from .loader import CellLoader, LoaderOptions
+    from .opening import open_cells
     from .pack import Pack, PackWriter
+    from .pack_mirror import open_pack
     from .packing import PackOptions, make_pack
-    from .records import CellRows, PackedCells
+    from .plan import SamplingPlan, make_sampler
+    from .record_batch import RecordBatch
+    from .records import CellRows, PackedCells, encode_cells
     from .sampler import GroupFacts, Sampler, SamplerConfig
+    from .store_cells import StoreCells, open_store_cells
+    from .stream import CellStream, StreamOptions
+    from .vocabulary import Vocabulary, make_vocabulary
     from .weights import Weighting, compatible_groups, group_weights
 
 _HOMES = {
-    "errors": ("LoaderError", "LoaderInputError", "PackError", "StateMismatchError"),
-    "groups": ("CellGroups", "build_groups", "group_maxima", "load_groups"),
-    "pack": ("Pack", "PackWriter"),
-    "packing": ("PackOptions", "make_pack"),
-    "records": ("CellRows", "PackedCells"),
-    "sampler": ("GroupFacts", "Sampler", "SamplerConfig"),
-    "weights": ("Weighting", "compatible_groups", "group_weights"),
+    "anndata_cells": ("AnnDataCells",),
+    "batch": (
+        "CellBatch",
+        "PaddedBatch",
+    ),
+    "cells": (
+        "Cells",
+        "NO_CELL",
+    ),
+    "collate": (
+        "CollateConfig",
+        "Collator",
+    ),
+    "datamodule": (
+        "CellDataModule",
+        "DataOptions",
+    ),
+    "device": (
+        "DeviceCollator",
+        "decode_on",
+    ),
+    "errors": (
+        "BatchError",
+        "CellsError",
+        "LeakageError",
+        "LoaderError",
+        "LoaderInputError",
+        "PackError",
+        "StateMismatchError",
+        "VocabularyError",
+        "WorkerError",
+    ),
+    "groups": (
+        "CellGroups",
+        "build_groups",
+        "group_maxima",
+        "load_groups",
+    ),
+    "leakage": (
+        "Leak",
+        "find_leaks",
+        "refuse_leaks",
+    ),
+    "loader": (
+        "CellLoader",
+        "LoaderOptions",
+    ),
+    "opening": ("open_cells",),
+    "pack": (
+        "Pack",
+        "PackWriter",
+    ),
+    "pack_mirror": ("open_pack",),
+    "packing": (
+        "PackOptions",
+        "make_pack",
+    ),
+    "plan": (
+        "SamplingPlan",
+        "make_sampler",
+    ),
+    "record_batch": ("RecordBatch",),
+    "records": (
+        "CellRows",
+        "PackedCells",
+        "encode_cells",
+    ),
+    "sampler": (
+        "GroupFacts",
+        "Sampler",
+        "SamplerConfig",
+    ),
+    "store_cells": (
+        "StoreCells",
+        "open_store_cells",
+    ),
+    "stream": (
+        "CellStream",
+        "StreamOptions",
+    ),
+    "vocabulary": (
+        "Vocabulary",
+        "make_vocabulary",
+    ),
+    "weights": (
+        "Weighting",
+        "compatible_groups",
+        "group_weights",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "NO_CELL",
+    "AnnDataCells",
+    "BatchError",
+    "CellBatch",
+    "CellDataModule",
     "CellGroups",
+    "CellLoader",
     "CellRows",
+    "CellStream",
+    "Cells",
+    "CellsError",
+    "CollateConfig",
+    "Collator",
+    "DataOptions",
+    "DeviceCollator",
     "GroupFacts",
+    "Leak",
+    "LeakageError",
     "LoaderError",
     "LoaderInputError",
+    "LoaderOptions",
     "Pack",
     "PackError",
     "PackOptions",
     "PackWriter",
     "PackedCells",
+    "PaddedBatch",
+    "RecordBatch",
     "Sampler",
     "SamplerConfig",
+    "SamplingPlan",
     "StateMismatchError",
+    "StoreCells",
+    "StreamOptions",
+    "Vocabulary",
+    "VocabularyError",
     "Weighting",
+    "WorkerError",
     "build_groups",
     "compatible_groups",
+    "decode_on",
+    "encode_cells",
+    "find_leaks",
     "group_maxima",
     "group_weights",
     "load_groups",
     "make_pack",
+    "make_sampler",
+    "make_vocabulary",
+    "open_cells",
+    "open_pack",
+    "open_store_cells",
+    "refuse_leaks",
 ]
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Numbers = npt.NDArray[np.int64]
 NO_CELL = -1
 """Stands where a cell has fewer neighbours than asked for."""
+SPLITS = ("train", "validation", "test")
+"""What the numbers in the column `split` mean."""
 
 
 @runtime_checkable
@@ -36,7 +38,10 @@ class Cells(Protocol):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the numbers per cell, among them split, organism, dataset, donor, depth and the nine labels."""
+        """Names of the numbers per cell: split, dataset, donor, depth, nnz, the nine labels, and hashes.
+
+        `cell_id_high` and `count_hash_high` are the first 64 bits of the cell's id and of the hash of its counts.
+        """
 
     def __len__(self) -> int:
         """Return the number of cells."""

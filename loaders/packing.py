@@ -1,49 +1,44 @@
-"""Packing: a release's cells read once from the store, block by block, into a pack.
+"""Packing: a release's cells written as an index, and with their records as a pack; the second pass over obs.
 
-Only cells that pass QC and are no copies are packed. Labels become integers with their vocabulary beside them; the
-release's splits travel along. The one file of this floor that reads an atlas; pack.py is what comes out.
+release_cells.py says which cells. Records come from the store's own, each proved against the count hash that obs keeps
+of its cell (store_records.py), so X is not read: that takes a fifth of the time.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
 
-from atlas import open_atlas
-from ontology import LABELS, get_organism
+from atlas import layout
 
-from .errors import LoaderInputError
-from .pack import PIECE_MIB, Pack, PackWriter
+from .cells import NO_CELL, SPLITS
+from .index import NEIGHBOURS
+from .pack import Pack, PackWriter
+from .release_cells import CODED, NOT_LOADED, PackOptions, choose, coded, read_obs, survey
+from .store_records import StoreRecords
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
+    from pathlib import Path
 
-    from atlas import Atlas
+    import numpy.typing as npt
+    import scipy.sparse as sp
 
-SPLITS = ("train", "validation", "test")
-"""What the numbers in the column `split` mean."""
-TERMLESS = {"cell_culture": "tissue_type"}  # its store column holds words, not ids
-BLOCK = 16_384
+    from .cells import Numbers
+    from .index import IndexWriter
+    from .release_cells import Survey
 
+__all__ = ["SPLITS", "PackOptions", "make_pack", "write_cells", "write_surroundings"]
 
-@dataclass(frozen=True)
-class PackOptions:
-    """What goes into a pack."""
-
-    organisms: tuple[str, ...] = ()
-    """Only these; empty for all of the release."""
-    splits: tuple[str, ...] = SPLITS
-    """Only cells of these splits."""
-    piece_mib: int = PIECE_MIB
-    """Largest file of records."""
-    progress: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None, repr=False)
-    """Called with stage, cells read and cells in all."""
+COLUMNS = ["soma_joinid", "observation_joinid", "count_hash", "raw_sum", "nnz", "donor_id", *CODED.values()]
+RECORD_ROWS = 4096
+"""Cells whose records are read at once: few enough that memory is used again and not asked for anew."""
+NEIGHBOUR_ROWS = 1 << 16
+"""Cells whose neighbours are read at once: some 30 MiB."""
 
 
 def make_pack(atlas: str, release: str, path: Path, options: PackOptions | None = None) -> Pack:
@@ -63,97 +58,171 @@ def make_pack(atlas: str, release: str, path: Path, options: PackOptions | None 
     Raises
     ------
     LoaderInputError
-        When there is no such release, organism or split, no cell is left, or `path` exists.
+        When there is no such release or split, no cell is left, or `path` exists.
+    AtlasInputError
+        When the atlas has no such organism.
+    PackError
+        When a record of the store is damaged.
     """
     options = options or PackOptions()
-    folder = Path(atlas.removeprefix("file://")).expanduser() / "releases" / release
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LoaderInputError("release", release, f"a release of {atlas}; `panatlas release` makes one") from error
-    if unknown := set(options.splits) - set(SPLITS):
-        raise LoaderInputError("splits", sorted(unknown), ", ".join(SPLITS))
-    opened = open_atlas(atlas, at=manifest["tiledb_timestamp_ms"])
-    names = [opened.experiment(name) for name in options.organisms or opened.organisms]
-    names.sort(key=lambda name: get_organism(name).term_id)  # the order of their codes under `organism`
-    tables = {name: _cells_of(opened, folder, name, options) for name in names}
-    names = [name for name in names if len(tables[name])]  # the others would shift the codes of genes against cells
-    if not names:
-        raise LoaderInputError("release", release, "a release with cells of these organisms and splits that pass QC")
-    vocabulary = _vocabulary([tables[name] for name in names])
-    about = {
-        "release": release,
-        "content_sha256": manifest["content_sha256"],
-        "organisms": [{"organism": name, "genes_sha256": manifest["genes"][name]["sha256"]} for name in names],
-        "splits": list(options.splits),
-        "vocabulary": vocabulary,
-    }
-    with PackWriter(path, about, piece_mib=options.piece_mib) as writer:
-        for name in names:
-            _pack_organism(writer, opened, name, tables[name], vocabulary, options)
-        genes = [opened.genes(name).assign(organism=code) for code, name in enumerate(names)]
-        writer.write_genes(pd.concat(genes, ignore_index=True)[["organism", "feature_id", "feature_name"]])
+    found = survey(choose(atlas, release, options))
+    with PackWriter(path, about(found), piece_mib=options.piece_mib) as writer:
+        for organism in found.splits:
+            source = found.choice.atlas
+            done, total = 0, source.n_cells(organism)
+            with closing(StoreRecords(source, organism, source.genes(organism)["feature_id"].tolist())) as records:
+                for cells in write_cells(writer, found, organism):
+                    for start in range(0, len(cells["joinid"]), RECORD_ROWS):
+                        some = slice(start, start + RECORD_ROWS)
+                        joinids = cells["joinid"][some]
+                        writer.append_records(records.read(joinids, cells["count_hash_high"][some]))
+                        done = int(joinids[-1]) + 1
+                        options.progress(f"pack {organism}", done, total)
+            options.progress(f"pack {organism}", total, total)
+        write_surroundings(writer, found)
     return Pack(path)
 
 
-def _cells_of(atlas: Atlas, folder: Path, name: str, options: PackOptions) -> pd.DataFrame:
-    """Return the labels of the organism's cells that are packed, in joinid order."""
-    wanted = [
-        ("organism", "=", get_organism(name).label),
-        ("split", "in", options.splits),
-        ("qc_pass", "=", True),
-        ("is_primary_data", "=", True),
-    ]
-    split = pq.read_table(folder / "splits.parquet", columns=["soma_joinid", "split"], filters=wanted).to_pandas()
-    columns = ["soma_joinid", "observation_joinid", "dataset_id", "donor_id", "raw_sum", *_columns().values()]
-    obs = atlas.query(name).obs(columns)
-    return obs.merge(split, on="soma_joinid", validate="one_to_one").sort_values("soma_joinid")
+def about(found: Survey) -> dict[str, object]:
+    """Return what is said of the cells of a release."""
+    choice = found.choice
+    return {
+        "release": choice.manifest["name"],
+        "content_sha256": choice.manifest["content_sha256"],
+        "organisms": [
+            {"organism": name, "genes_sha256": choice.manifest["genes"][name]["sha256"]} for name in found.splits
+        ],
+        "splits": list(choice.splits),
+        "vocabulary": dict(found.vocabulary),
+    }
 
 
-def _columns() -> dict[str, str]:
-    """Return the store's column of each label: ids where it has them."""
-    return {label: TERMLESS.get(label) or f"{label}_ontology_term_id" for label in LABELS}
+def write_cells(writer: IndexWriter, found: Survey, organism: str) -> Iterator[dict[str, npt.NDArray]]:
+    """Write the numbers of an organism's cells, a block at a time, and yield each block written."""
+    split = found.splits[organism]
+    index = {name: pd.Index(values) for name, values in found.vocabulary.items()}
+    for table in read_obs(found.choice, organism, COLUMNS):
+        mine = split[table["soma_joinid"].to_numpy()]
+        kept = table.filter(pa.array(mine != NOT_LOADED))
+        if not kept.num_rows:
+            continue
+        cells: dict[str, npt.NDArray] = {
+            "split": mine[mine != NOT_LOADED],
+            "joinid": kept["soma_joinid"].to_numpy(),
+            "depth": kept["raw_sum"].to_numpy().astype(np.float32),
+            "nnz": kept["nnz"].to_numpy().astype(np.uint32),
+            # 64 of 128 bits each: enough to tell the cells of one atlas apart, and to know a copy.
+            "cell_id_high": _upper_half(kept["observation_joinid"]),
+            "count_hash_high": _upper_half(kept["count_hash"]),
+        }
+        for name, values in index.items():
+            codes, meanings = coded(kept, name)
+            cells[name] = values.get_indexer(pd.Index(meanings)).astype(np.int32)[codes]
+        writer.append(cells)
+        yield cells
 
 
-def _vocabulary(tables: list[pd.DataFrame]) -> dict[str, list[str]]:
-    """Return the sorted values of every coded column, over all organisms."""
-    columns = _columns() | {"dataset": "dataset_id", "donor": "donor"}
-    found: dict[str, set[str]] = {name: set() for name in columns}
-    for table in tables:
-        for name, column in columns.items():
-            found[name] |= set(_values(table, name, column).unique())
-    return {name: sorted(map(str, values)) for name, values in found.items()}
+def _upper_half(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    """Return the first 16 of 32 hex digits as a number."""
+    parts = [np.empty(0, np.uint64)]
+    for chunk in (chunk for chunk in column.chunks if len(chunk)):
+        _, offsets, data = chunk.buffers()
+        starts = np.frombuffer(offsets, np.int64, len(chunk) + 1, 8 * chunk.offset)
+        text = np.frombuffer(data, np.uint8)[starts[0] : starts[-1]].reshape(len(chunk), 32)
+        parts.append(np.frombuffer(bytes.fromhex(text[:, :16].tobytes().decode("ascii")), ">u8").astype(np.uint64))
+    return np.concatenate(parts)
 
 
-def _values(table: pd.DataFrame, name: str, column: str) -> pd.Series:
-    """Return a coded column as text; donors of two datasets are two donors, whatever they are called."""
-    if name == "donor":
-        return table["dataset_id"].astype(str) + "/" + table["donor_id"].astype(str)
-    return table[column].astype(str)
+def write_surroundings(writer: IndexWriter, found: Survey) -> None:
+    """Write genes, which were measured, and neighbours, once all cells are written; counts of these go to `about`."""
+    atlas = found.choice.atlas
+    genes = [atlas.genes(name).assign(organism=code) for code, name in enumerate(found.splits)]
+    writer.write_genes(pd.concat(genes, ignore_index=True))
+    writer.write_measured(list(_measured(found, [len(table) for table in genes])))
+    kept = dropped = without = 0
+    for near, distances, lost in _neighbours(found):
+        some = int((near != NO_CELL).sum())
+        kept, dropped = kept + some, dropped + lost
+        if not kept:  # an atlas without a graph gets no columns of nothing
+            without += len(near)
+            continue
+        for start in range(0, without, NEIGHBOUR_ROWS):
+            writer.append_neighbours(*_nobody(min(NEIGHBOUR_ROWS, without - start)))
+        without = 0
+        writer.append_neighbours(near, distances)
+    writer.about["neighbours"] = {"kept": kept, "dropped": dropped}
 
 
-def _pack_organism(
-    writer: PackWriter,
-    atlas: Atlas,
-    name: str,
-    table: pd.DataFrame,
-    vocabulary: dict[str, list[str]],
-    options: PackOptions,
-) -> None:
-    codes = {"split": pd.Index(SPLITS).get_indexer(table["split"].to_numpy()).astype(np.uint8)}
-    codes["joinid"] = table["soma_joinid"].to_numpy(np.int64)
-    codes["depth"] = table["raw_sum"].to_numpy(np.float32)
-    ids = np.array([int(cell, 16) >> 64 for cell in table["observation_joinid"]], dtype=np.uint64)
-    codes["cell_id_high"] = ids  # 64 of its 128 bits: enough to tell cells of one atlas apart
-    columns = _columns() | {"dataset": "dataset_id", "donor": "donor"}
-    for label, column in columns.items():
-        index = pd.Index(vocabulary[label])
-        codes[label] = index.get_indexer(_values(table, label, column).to_numpy()).astype(np.int32)
-    joinids, total = codes["joinid"], atlas.n_cells(name)
-    for first, block in atlas.count_blocks(name, BLOCK):
-        start, end = np.searchsorted(joinids, [first, first + block.shape[0]])
-        if start < end:
-            rows = joinids[start:end] - first
-            kept = block if len(rows) == block.shape[0] else block[rows]
-            writer.append(kept, {key: values[start:end] for key, values in codes.items()})
-        options.progress(f"pack {name}", min(first + block.shape[0], total), total)
+def _measured(found: Survey, n_genes: list[int]) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+    """Yield, per dataset in the order of codes, its organism's code and which genes it measured."""
+    atlas, names = found.choice.atlas, list(found.splits)
+    rows = {row.dataset_id: row for row in atlas.datasets}
+    with atlas.open() as tree:
+        for dataset in found.vocabulary["dataset"]:
+            row = rows[dataset]
+            rna = tree[layout.DATA][row.organism].ms["RNA"]
+            table = rna["feature_dataset_presence_matrix"].read((row.dataset_joinid,)).tables().concat()
+            mask = np.zeros(n_genes[names.index(row.organism)], dtype=np.bool_)
+            mask[table["soma_dim_1"].to_numpy()[table["soma_data"].to_numpy()]] = True
+            yield names.index(row.organism), mask
+
+
+def _neighbours(found: Survey) -> Iterator[tuple[Numbers, npt.NDArray[np.float32], int]]:
+    """Yield neighbours and distances of all loaded cells, a block at a time, and how many were dropped."""
+    atlas, before = found.choice.atlas, 0
+    for organism, split in found.splits.items():
+        rows = [row for row in atlas.datasets if row.organism == organism]
+        for row in sorted(rows, key=lambda row: row.first_joinid):
+            mine = split[row.first_joinid : row.first_joinid + row.n_cells]
+            loaded = mine != NOT_LOADED
+            numbers = before + np.cumsum(loaded) - 1
+            before += int(loaded.sum())
+            for start in range(0, row.n_cells, NEIGHBOUR_ROWS):
+                some = slice(start, min(start + NEIGHBOUR_ROWS, row.n_cells))
+                if loaded[some].any():
+                    first = row.first_joinid
+                    graph = atlas.neighbours(organism, first + some.start, first + some.stop)
+                    yield nearest(graph[:, first : first + row.n_cells], mine, numbers, some)
+            found.choice.progress(f"neighbours {organism}", row.first_joinid + row.n_cells, len(split))
+
+
+def nearest(
+    graph: sp.csr_matrix, split: npt.NDArray[np.uint8], numbers: Numbers, some: slice
+) -> tuple[Numbers, npt.NDArray[np.float32], int]:
+    """Return the neighbours of a dataset's loaded cells that are loaded and of the same split.
+
+    Parameters
+    ----------
+    graph
+        Distances [cells of `some`, cells of the dataset].
+    split
+        Of the dataset's cells, `NOT_LOADED` for those that are not.
+    numbers
+        Cell numbers of the dataset's loaded cells.
+    some
+        The dataset's cells that are the rows of `graph`.
+
+    Returns
+    -------
+    Cell numbers and distances, both [loaded cells of `some`, `NEIGHBOURS`], nearest first, the lower number first among
+    equals; `NO_CELL` and infinity where there are fewer; and how many were dropped.
+    """
+    loaded = split[some] != NOT_LOADED
+    graph = graph[np.flatnonzero(loaded)]
+    rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    near, distances = _nobody(graph.shape[0])
+    same = split[graph.indices] == split[some][loaded][rows]
+    rows, ids, values = rows[same], numbers[graph.indices[same]], graph.data[same]
+    order = np.lexsort((ids, values, rows))
+    rows, ids, values = rows[order], ids[order], values[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    first = rank < NEIGHBOURS
+    near[rows[first], rank[first]] = ids[first]
+    distances[rows[first], rank[first]] = values[first]
+    return near, distances, graph.nnz - int(first.sum())
+
+
+def _nobody(n_cells: int) -> tuple[Numbers, npt.NDArray[np.float32]]:
+    """Return the neighbours of cells that have none."""
+    shape = (n_cells, NEIGHBOURS)
+    return np.full(shape, NO_CELL, dtype=np.int64), np.full(shape, np.inf, dtype=np.float32)

@@ -2,8 +2,8 @@
 
 Layout, little-endian, padded to four bytes: gene numbers modulo 2^16 (uint16 each, ascending), counts (uint8 each, 255
 meaning "see below"), then one (position, count) pair of uint32 per count of 255 or more, aligned to four bytes. Gene
-numbers of 65,536 and more start at position `low`. Nothing is entropy-coded: a batch is decoded by a few array
-operations, without a compiled kernel (docs/decisions/0010). pack.py keeps records on disk.
+numbers of 65,536 and more start at position `low`. Nothing is entropy-coded: decoding is copying and widening
+(docs/decisions/0010). pack.py keeps records on disk, record_kernels.py has the loops over them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .errors import LoaderInputError
+from .errors import LoaderInputError, PackError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import scipy.sparse as sp
 
 Bytes = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
 LARGE = 255
 """Counts from here on are kept in pairs of their own."""
 HIGH = 1 << 16
@@ -32,7 +35,7 @@ MOST = 1 << 24
 class CellRows:
     """Some cells as compressed sparse rows over the gene axis."""
 
-    indptr: npt.NDArray[np.int64]
+    indptr: Numbers
     """Start of each cell in the other two, and their length at the end: [cells + 1]."""
     indices: npt.NDArray[np.int32]
     """Gene numbers, ascending inside a cell."""
@@ -46,13 +49,13 @@ class PackedCells:
 
     data: Bytes
     """The records, one after another."""
-    starts: npt.NDArray[np.int64]
+    starts: Numbers
     """First byte of each record in `data`, a multiple of 4."""
-    nnz: npt.NDArray[np.int64]
+    nnz: Numbers
     """Expressed genes of each cell."""
-    low: npt.NDArray[np.int64]
+    low: Numbers
     """Of these, how many have gene numbers below 65,536; they come first."""
-    large: npt.NDArray[np.int64]
+    large: Numbers
     """Of these, how many have counts of 255 or more."""
 
     def __len__(self) -> int:
@@ -60,37 +63,51 @@ class PackedCells:
         return len(self.starts)
 
     def decode(self) -> CellRows:
-        """Return the cells as sparse rows."""
+        """Return the cells as sparse rows.
+
+        Raises
+        ------
+        PackError
+            When a record is none.
+        """
+        from .record_kernels import decode, views_of  # noqa: PLC0415 - numba, which those who never decode do not need
+
         indptr = np.zeros(len(self) + 1, dtype=np.int64)
         np.cumsum(self.nnz, out=indptr[1:])
-        starts, nnz = self.starts.tolist(), self.nnz.tolist()
-        if not nnz:
-            return CellRows(indptr, np.empty(0, np.int32), np.empty(0, np.float32))
-        words = self.data.view("<u2")
-        genes = np.concatenate([words[a >> 1 : (a >> 1) + n] for a, n in zip(starts, nnz, strict=True)])
-        counts = np.concatenate([self.data[a + 2 * n : a + 3 * n] for a, n in zip(starts, nnz, strict=True)])
-        indices, values = genes.astype(np.int32), counts.astype(np.float32)
-        for cell in np.flatnonzero(self.low < self.nnz):
-            indices[indptr[cell] + self.low[cell] : indptr[cell + 1]] += HIGH
-        at, found = self._large_counts()
-        values[np.repeat(indptr[:-1], self.large) + at] = found
-        return CellRows(indptr, indices, values)
+        rows = CellRows(indptr, np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32))
+        if (bad := decode(views_of(self), indptr, rows.indices, rows.counts)) >= 0:
+            raise PackError(f"record {bad} of {len(self)} read", "a large count at no gene", "verify the pack")
+        return rows
 
-    def _large_counts(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-        """Return position in its cell and value of each count of 255 or more, cell by cell."""
-        first = (self.starts + aligned(3 * self.nnz)) >> 2
-        before = np.cumsum(self.large) - self.large
-        words = np.repeat(first - 2 * before, self.large) + 2 * np.arange(int(self.large.sum()))
-        pairs = self.data.view("<u4")
-        return pairs[words].astype(np.int64), pairs[words + 1]
+    def take(self, index: Numbers) -> PackedCells:
+        """Return some of the records, in the order asked for, repeated or not."""
+        from .record_kernels import gather  # noqa: PLC0415
+
+        nnz, large = self.nnz[index], self.large[index]
+        sizes = record_sizes(nnz, large)
+        data = gather(self.data, self.starts[index], sizes)
+        return PackedCells(data, np.cumsum(sizes) - sizes, nnz, self.low[index], large)
 
 
-def aligned(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def join_records(parts: Sequence[PackedCells]) -> PackedCells:
+    """Return the records of all parts, one part after another."""
+    if len(parts) == 1:
+        return parts[0]
+    before = np.cumsum([0, *(len(part.data) for part in parts)])
+    nobody = np.empty(0, dtype=np.int64)
+    return PackedCells(
+        np.concatenate([np.empty(0, np.uint8), *(part.data for part in parts)]),
+        np.concatenate([nobody, *(part.starts + first for part, first in zip(parts, before[:-1], strict=True))]),
+        *(np.concatenate([nobody, *(getattr(part, name) for part in parts)]) for name in ("nnz", "low", "large")),
+    )
+
+
+def aligned(sizes: Numbers) -> Numbers:
     """Return the next multiples of four."""
     return (sizes + 3) // 4 * 4
 
 
-def record_sizes(nnz: npt.NDArray[np.int64], large: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def record_sizes(nnz: Numbers, large: Numbers) -> Numbers:
     """Return the bytes of records."""
     return aligned(3 * nnz) + 8 * large
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -105,9 +105,22 @@ class Sampler:
         self._cell_weights, self._maxima = cell_weights, maxima
         self.fingerprint = f"{make_key(release, sorted(asdict(config).items()), self._digest()):016x}"
         self._key = make_key(self.fingerprint)
+        self._remember()
+
+    def _remember(self) -> None:
+        """Keep what an epoch needs, of the present one and the one before."""
         self._table = lru_cache(maxsize=2)(self._make_table)
         self._quotas = lru_cache(maxsize=2)(self._make_quotas)
         self._walked = lru_cache(maxsize=2)(self._make_walked)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without what can be made again."""
+        return {name: value for name, value in vars(self).items() if name not in ("_table", "_quotas", "_walked")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore what was pickled."""
+        vars(self).update(state)
+        self._remember()
 
     def _digest(self) -> int:
         """Return a key of the groups and what is known of them; cell weights are the release's, whose name is in it."""
@@ -135,12 +148,24 @@ class Sampler:
         """
         if min(epoch, start, count) < 0:
             raise LoaderInputError("position", (epoch, start, count), "none negative")
-        positions = np.arange(start, min(start + count, len(self)), dtype=np.uint64)
+        return self.cells_at(epoch, np.arange(start, min(start + count, len(self))))
+
+    def cells_at(self, epoch: int, positions: Cells) -> Cells:
+        """Return the cells at any positions of an epoch, int64, in any order; for readers that plan ahead.
+
+        Raises
+        ------
+        LoaderInputError
+            When a position is not in the epoch.
+        """
+        if epoch < 0 or (len(positions) and not 0 <= positions.min() <= positions.max() < len(self)):
+            raise LoaderInputError("positions", (epoch, positions), f"of an epoch from 0, each in 0..{len(self) - 1}")
         if self.config.kind == "sequential":
-            return self._cells(positions.astype(np.int64))
+            return self._cells(positions)
+        at = positions.astype(np.uint64)
         if self.config.kind == "uniform":
-            return self._uniform(epoch, positions)
-        return self._balanced(epoch, positions) if self.config.replacement else self._stratified(epoch, positions)
+            return self._uniform(epoch, at)
+        return self._balanced(epoch, at) if self.config.replacement else self._stratified(epoch, at)
 
     def batches(self, epoch: int, size: int, *, first: int = 0, step: int = 1, offset: int = 0) -> Iterator[Cells]:
         """Yield batches first+offset, first+offset+step, ... of an epoch; the last may be short.

@@ -1,0 +1,102 @@
+"""Windows of draws read ahead: all cells of a window in one go, the next while this one is handed out.
+
+A store gives a thousand cells here and there at a fraction of what a thousand single reads cost. So a stream announces
+the draws to come, a window at a time; each is sorted, every cell in it read once, by a thread of its own. The two last
+announced are held. What does not fit into the budget is read when asked for. store_cells.py is the one user.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .records import join_records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from .cells import Numbers
+    from .records import PackedCells
+
+log = logging.getLogger(__name__)
+
+WINDOWS = 2
+"""Windows held: the one handed out and the one that is read."""
+
+
+class WindowCache:
+    """Cells read ahead, and others.
+
+    Parameters
+    ----------
+    read
+        Returns the records of cells that ascend, each once. Called in one thread only.
+    sizes
+        Returns the most bytes that the record of each of some cells takes.
+    budget
+        Most bytes of records held.
+    """
+
+    def __init__(
+        self, read: Callable[[Numbers], PackedCells], sizes: Callable[[Numbers], Numbers], budget: int
+    ) -> None:
+        self._read, self._sizes, self._budget = read, sizes, budget
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="panatlas-window")
+        self._windows: deque[tuple[Numbers, Future[PackedCells]]] = deque(maxlen=WINDOWS)
+
+    def close(self) -> None:
+        """Let go of everything; what is being read is waited for."""
+        self._windows.clear()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def held(self) -> int:
+        """Return the bytes of records held, those included that are being read."""
+        return sum(len(future.result().data) for _, future in self._windows)
+
+    def announce(self, cells: Numbers) -> None:
+        """Begin to read a window; the one before the last announced is let go.
+
+        Parameters
+        ----------
+        cells
+            In the order they will be asked for; where not all fit, the first ones are read ahead.
+        """
+        # Each cell once, in the order of its first draw, as far as half of the budget goes.
+        known, first = np.unique(cells, return_index=True)
+        known = known[np.argsort(first)]
+        fits = int(np.searchsorted(np.cumsum(self._sizes(known)), self._budget // WINDOWS, side="right"))
+        if fits < len(known):
+            log.warning("%d of the %d cells of a window exceed the memory allowed", len(known) - fits, len(known))
+        if len(self._windows) == WINDOWS:
+            self._windows.popleft()[1].cancel()
+        wanted = np.sort(known[:fits])
+        self._windows.append((wanted, self._thread.submit(self._read, wanted)))
+
+    def read(self, cells: Numbers) -> PackedCells:
+        """Return the records of these cells, in this order, cells repeated or not."""
+        rest = np.arange(len(cells))
+        places, parts = np.empty(len(cells), dtype=np.int64), []
+        for known, future in list(self._windows):
+            at = np.searchsorted(known, cells[rest])
+            held = np.zeros(len(rest), dtype=np.bool_)
+            held[at < len(known)] = known[at[at < len(known)]] == cells[rest][at < len(known)]
+            parts.append((rest[held], future, at[held]))
+            rest = rest[~held]
+        if len(rest):
+            known, at = np.unique(cells[rest], return_inverse=True)
+            parts.append((rest, self._thread.submit(self._read, known), at))
+        parts = [part for part in parts if len(part[0])]
+        if len(parts) == 1:
+            return parts[0][1].result().take(parts[0][2])
+        taken, before = [], 0
+        for mine, future, at in parts:
+            taken.append(future.result().take(at))
+            places[mine] = before + np.arange(len(mine))
+            before += len(mine)
+        return join_records(taken).take(places)
