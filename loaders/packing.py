@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from atlas import layout
+from ontology import LABELS
 
 from .cells import NO_CELL, SPLITS
 from .index import NEIGHBOURS
@@ -94,7 +95,16 @@ def about(found: Survey) -> dict[str, object]:
         ],
         "splits": list(choice.splits),
         "vocabulary": dict(found.vocabulary),
+        "label_scopes": _label_scopes(found),
     }
+
+
+def _label_scopes(found: Survey) -> dict[str, list[str]]:
+    """Return what each label was given to in each dataset, as for most of its cells: cell, sample or study."""
+    table = found.choice.atlas.table("label_provenance").sort_values("n_cells", kind="stable")
+    scopes = table.drop_duplicates(["dataset_id", "label"], keep="last").set_index(["dataset_id", "label"])["scope"]
+    datasets = found.vocabulary["dataset"]
+    return {label: [str(scopes.get((dataset, label), "")) for dataset in datasets] for label in LABELS}
 
 
 def write_cells(writer: IndexWriter, found: Survey, organism: str) -> Iterator[dict[str, npt.NDArray]]:

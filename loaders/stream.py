@@ -2,8 +2,8 @@
 
 A position of the epoch says which cell comes (sampler.py), arithmetic says whose batch it is in (shares.py), and the
 collator makes the batch. So order and content are the same for any number of workers and ranks. Draws are planned a
-window ahead and announced to the cells one window before they are read, so that the system fetches them meanwhile; a
-thread of our own for that gained nothing (docs/loaders.md). `CellLoader` (loader.py) drives it; it also works in a
+window ahead and announced one window before they are read: a pack has the system fetch them, a store reads them in a
+thread of its own, while the window before is collated. `CellLoader` (loader.py) drives a stream; it also works in a
 plain DataLoader with `batch_size=None`.
 """
 

@@ -17,10 +17,11 @@ import scipy.sparse as sp
 import tiledbsoma as soma
 
 from atlas import open_atlas
-from loaders import LoaderInputError, PackError, PackOptions, make_pack
+from loaders import LoaderInputError, PackError, PackOptions, SamplingPlan, make_pack, make_sampler
 from loaders.cells import NO_CELL, SPLITS, Cells
 from loaders.packing import nearest
 from loaders.release_cells import NOT_LOADED
+from ontology import LABELS
 
 from .conftest import ORGANISMS
 
@@ -216,3 +217,17 @@ def test_a_killed_packing_leaves_no_pack(atlas: str, tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
     assert not target.exists()
     assert len(make_pack(atlas, "r1", target)) == 145, "what was left behind is in nobody's way"
+
+
+def test_each_label_says_what_it_was_given_to_in_each_dataset(pack: Pack, atlas: str) -> None:
+    with soma.open(f"{atlas}/census_info/label_provenance") as frame:
+        table = frame.read().concat().to_pandas()
+    scopes, datasets = pack.about["label_scopes"], pack.about["vocabulary"]["dataset"]
+    found = 0
+    for (dataset, label), rows in table.groupby(["dataset_id", "label"]):
+        if dataset in datasets:
+            most = rows.groupby("scope")["n_cells"].max()
+            assert most[scopes[label][datasets.index(dataset)]] == most.max()
+            found += 1
+    assert found == len(LABELS) * len(datasets)
+    make_sampler(pack, SamplingPlan(study_confidence=0.5, ontology_aware=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -46,6 +47,20 @@ def test_a_position_answers_alike_however_it_is_asked(
     whole = one.draw(epoch, 0, 6000)
     np.testing.assert_array_equal(one.draw(epoch, start, count), whole[start : start + count])
     assert (CODES[whole] >= 0).all(), "a cell in no group is never drawn"
+
+
+@pytest.mark.parametrize(("kind", "replacement"), KINDS)
+def test_positions_can_be_asked_in_any_order_and_by_a_copy(kind: str, replacement: bool) -> None:
+    one = sampler(kind, replacement=replacement, draws=6000)
+    positions = RNG.integers(0, 6000, 500)
+    np.testing.assert_array_equal(one.cells_at(2, positions), one.draw(2, 0, 6000)[positions])
+    sent = pickle.loads(pickle.dumps(one))
+    assert sent.fingerprint == one.fingerprint
+    np.testing.assert_array_equal(sent.cells_at(2, positions), one.cells_at(2, positions))
+    assert not len(one.cells_at(0, positions[:0]))
+    for wrong in ([-1], [6000]):
+        with pytest.raises(LoaderInputError, match="positions"):
+            one.cells_at(0, np.array(wrong))
 
 
 @pytest.mark.parametrize(("kind", "replacement"), KINDS)
