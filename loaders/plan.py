@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from .vocabulary import Vocabulary
 
 FORMAT = "panatlas groups 1"
-EXPRESSED = ("n_expressed", "nnz")
-"""Column with the expressed genes of each cell, by either name; counted from the records where there is none."""
 
 
 @dataclass(frozen=True)
@@ -195,18 +193,11 @@ def _confidence(
 
 def _save_weights(cells: Cells, file: Path) -> npt.NDArray[np.float32]:
     """Write the weight of every cell by its expressed genes, scPRINT-2's, and return it mapped."""
-    known = next((name for name in EXPRESSED if name in cells.columns), None)
     weights = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(len(cells),))
     for first, last in spans(len(cells)):
         numbers = np.arange(first, last)
-        genes = cells.codes(known, numbers) if known else _count_expressed(cells, numbers)
-        exact = 1 + 999 / (1 + np.exp(-0.003 * (genes.astype(np.float64) - 2000)))
+        genes = cells.codes("nnz", numbers).astype(np.float64)
+        exact = 1 + 999 / (1 + np.exp(-0.003 * (genes - 2000)))
         weights[first:last] = np.rint(exact * 1024) / 1024  # machines round exp differently in the last bit
     weights.flush()
     return weights
-
-
-def _count_expressed(cells: Cells, numbers: Numbers) -> npt.NDArray[np.int64]:
-    """Return the expressed genes of cells by reading their records, a few at a time."""
-    parts = [cells.read(numbers[first : first + 4096]).nnz for first in range(0, len(numbers), 4096)]
-    return np.concatenate(parts)

@@ -45,7 +45,7 @@ class ToyCells:
         values["donor"] = (values["split"] * 4 + rng.integers(0, 4, self.n)).astype(np.int32)  # none on two sides
         counts = sp.random(self.n, self.n_genes, 0.3, "csr", np.float32, rng, lambda k: rng.geometric(0.3, k))
         counts.sort_indices()
-        values["n_expressed"] = np.diff(counts.indptr).astype(np.int32)
+        values["nnz"] = np.diff(counts.indptr).astype(np.int32)
         values["depth"] = np.asarray(counts.sum(axis=1)).ravel().astype(np.float32)
         return {**values, "": counts}
 
