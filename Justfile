@@ -75,7 +75,7 @@ pack release out *args: product
 # Everything CI runs: style, layers, tests, documentation, wheel; arguments go to pytest
 [group('developer')]
 test *args: developer lint
-    @pytest "$@"
+    @pytest --numprocesses auto "$@"
 
 # Style and formatting only, seconds
 [group('developer')]
