@@ -25,8 +25,8 @@ SEED = 0
 BLOCK = 5_000  # cells made at once
 
 
-def make_source(path: Path, n_cells: int) -> dict[str, float]:
-    """Write `n_cells` resampled cells as h5ad, and return what they are."""
+def read_real() -> Any:
+    """Return the starter source's real pancreas cells: AnnData, counts as CSR."""
     import anndata as ad
     import pandas as pd
     import scipy.sparse as sp
@@ -37,23 +37,38 @@ def make_source(path: Path, n_cells: int) -> dict[str, float]:
 
     source = starter_sources("human")[0]
     with open_source(source, fetch_source(source)) as cells:
-        real = sp.vstack([block for _, block in cells.blocks()]).tocsr()
-        genes, obs = list(cells.gene_names), cells.obs
-    rng = np.random.default_rng(SEED)
-    picks = rng.integers(0, real.shape[0], n_cells)
+        counts = sp.vstack([block for _, block in cells.blocks()]).tocsr()
+        return ad.AnnData(counts, obs=cells.obs, var=pd.DataFrame(index=list(cells.gene_names)))
+
+
+def resample(counts: Any, picks: np.ndarray, rng: np.random.Generator) -> Any:
+    """Return a new cell (CSR row, float32) for each picked real one: its counts redrawn gene by gene."""
+    import scipy.sparse as sp
+
     parts = []
-    for start in range(0, n_cells, BLOCK):
-        part = real[picks[start : start + BLOCK]].astype(np.float32)
+    for start in range(0, len(picks), BLOCK):
+        part = counts[picks[start : start + BLOCK]].astype(np.float32)
         part.data = rng.poisson(part.data).astype(np.float32)
         part.eliminate_zeros()
         parts.append(part)
-    counts = sp.vstack(parts).tocsr()
-    frame = obs.iloc[picks].reset_index(drop=True)
+    return sp.vstack(parts).tocsr()
+
+
+def make_source(path: Path, n_cells: int) -> dict[str, float]:
+    """Write `n_cells` resampled cells as h5ad, and return what they are."""
+    import anndata as ad
+    import pandas as pd
+
+    real = read_real()
+    rng = np.random.default_rng(SEED)
+    picks = rng.integers(0, real.n_obs, n_cells)
+    counts = resample(real.X, picks, rng)
+    frame = real.obs.iloc[picks].reset_index(drop=True)
     frame.index = pd.Index([f"cell{i}" for i in range(n_cells)])
     frame["sample"] = [f"sample{i}" for i in np.arange(n_cells) // 5_000]
-    ad.AnnData(counts, obs=frame, var=pd.DataFrame(index=genes)).write_h5ad(path)
+    ad.AnnData(counts, obs=frame, var=real.var).write_h5ad(path)
     return {
-        "genes": len(genes),
+        "genes": real.n_vars,
         "nnz_per_cell": round(counts.nnz / n_cells, 1),
         "h5ad_mib": round(path.stat().st_size / 2**20, 1),
     }

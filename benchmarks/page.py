@@ -26,19 +26,17 @@ def render_page(results: Path = HERE / "results") -> str:
 
 
 def _render(record: dict[str, Any]) -> str:
-    """Return one benchmark's section."""
-    names = dict.fromkeys(key for row in record["rows"] for key in row)
-    columns = sorted(names, key=lambda c: (c != "what", c in LONG, c))
-    machine = record["machine"]
-    lines = [
-        f"## {record['benchmark']}",
-        "",
-        record["about"],
-        "",
-        "| " + " | ".join(columns) + " |",
-        "|" + "---|" * len(columns),
-        *("| " + " | ".join(str(row.get(c, "")) for c in columns) + " |" for row in record["rows"]),
-        "",
+    """Return one benchmark's section: its tables, how to read them, and where and when it was run."""
+    machine, order = record["machine"], record.get("columns", [])
+    lines = [f"## {record['benchmark']}", "", record["about"], ""]
+    for title in dict.fromkeys(row.get("table", "") for row in record["rows"]):
+        rows = [
+            {k: v for k, v in row.items() if k != "table"} for row in record["rows"] if row.get("table", "") == title
+        ]
+        lines += [*([f"### {title}", ""] if title else []), *_table(rows, order), ""]
+    for note in record.get("notes", ()):
+        lines += [note, ""]
+    lines += [
         f"`{record['command']}`, commit {str(record['commit'])[:10]}, seed {record['seed']}, {record['date']}; "
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, "
         + ", ".join(f"{k} {v}" for k, v in machine["libraries"].items() if v)
@@ -46,6 +44,18 @@ def _render(record: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _table(rows: list[dict[str, Any]], order: list[str]) -> list[str]:
+    """Return rows as a table: the columns of `order` first and in that order, long ones last."""
+    names = dict.fromkeys(key for row in rows for key in row)
+    place = {name: i for i, name in enumerate(order)}
+    columns = sorted(names, key=lambda c: (c != "what", c in LONG, place.get(c, len(order)), c))
+    return [
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+        *("| " + " | ".join(str(row.get(c, "")) for c in columns) + " |" for row in rows),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The one registry of benchmarks: `just bench` lists them, `just bench NAME` runs one and keeps its numbers.
 
-A benchmark is a script `benchmarks/NAME.py` with `SEED` and `main(*, quick) -> rows`. What it returns is written with
-command, commit, machine and date to `benchmarks/results/NAME.json`, the only place from which numbers are quoted.
+A benchmark is a script `benchmarks/NAME.py` with `SEED` and `main(*, quick) -> rows`; it may have `NOTES` (sentences on
+how to read its rows) and `COLUMNS` (their order on the page). What it returns is written with command, commit, machine
+and date to `benchmarks/results/NAME.json`, the only place from which numbers are quoted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ REGISTRY = {
     "ontologies": "ontologies.py",  # load times and memory of the pinned ones; obonet, pronto and repair on real files
     "orthologs": "orthologs.py",  # what projection carries between human and mouse, and how far sources agree
     "proteins": "proteins.py",  # proteins/s on a CPU, a resumed run, orthologs as nearest neighbours
-    "loaders": "loaders.py",  # batches per CPU-second from packs beside tiledbsoma-ml, AnnLoader and memory
+    "loaders": "loaders.py",  # cells/s and per CPU-second from packs and store, beside every peer on the same cells
+    "loaders_gpu": "loaders_gpu.py",  # records decoded and batches collated on a GPU; says so where there is none
+    "loaders_scale": "loaders_scale.py",  # packs of 10^5 to 2·10^6 cells, index and sampler of 10^7
     "sampler": "sampler.py",  # draws per CPU-second at 350 million cells beside torch.multinomial
     "labels": "labels.py",  # share of real author labels mapped by rule, every miss, suggestions
 }
@@ -41,6 +44,8 @@ def load(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    if str(HERE.parent) not in sys.path:
+        sys.path.append(str(HERE.parent))  # a script may be in several files: `from benchmarks.x import y`
     sys.modules[spec.name] = module  # dataclasses and child processes look it up
     spec.loader.exec_module(module)
     return module
@@ -80,20 +85,21 @@ def commit() -> str | None:
     return f"{head}+changes" if head and git("status", "--porcelain", "--untracked-files=no") else head
 
 
-def run(name: str, results: Path = HERE / "results", *, quick: bool = False) -> dict[str, Any]:
-    """Run a benchmark and return its record; it is written unless `quick`, whose numbers mean nothing."""
+def run(name: str, results: Path | None = None, *, quick: bool = False) -> dict[str, Any]:
+    """Run a benchmark and return its record; it is written where `results` names a folder."""
     module = load(name)
     record = {
         "benchmark": name,
         "about": (module.__doc__ or "").strip().splitlines()[0],
         "rows": module.main(quick=quick),
-        "command": f"just bench {name}",
+        **{key: list(getattr(module, key.upper())) for key in ("notes", "columns") if hasattr(module, key.upper())},
+        "command": f"just bench {name}{' --quick' if quick else ''}",
         "commit": commit(),
         "seed": module.SEED,
         "machine": describe_machine(),
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
     }
-    if not quick:
+    if results is not None:
         results.mkdir(exist_ok=True)
         part = results / f".{name}.part"
         part.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -114,7 +120,12 @@ def main(arguments: list[str]) -> int:
     """Run the named benchmarks, or list them all."""
     parser = argparse.ArgumentParser(prog="just bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(REGISTRY)}")
-    parser.add_argument("--quick", action="store_true", help="a small run that shows it works; nothing is written")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small run that shows it works; its numbers mean nothing"
+    )
+    parser.add_argument(
+        "--results", type=Path, help="where the numbers are written; a quick run's are not, unless named"
+    )
     asked = parser.parse_args(arguments)
     unknown = [name for name in asked.names if name not in REGISTRY]
     if unknown:
@@ -122,10 +133,11 @@ def main(arguments: list[str]) -> int:
     if not asked.names:
         for name, script in REGISTRY.items():
             print(f"{name:12} benchmarks/{script}")
+    results = asked.results or (None if asked.quick else HERE / "results")
     for name in asked.names:
-        show(run(name, quick=asked.quick)["rows"])
-        if not asked.quick:
-            print(f"written to benchmarks/results/{name}.json")
+        show(run(name, results, quick=asked.quick)["rows"])
+        if results:
+            print(f"written to {results / name}.json")
     return 0
 
 

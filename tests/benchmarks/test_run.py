@@ -56,9 +56,20 @@ def test_a_run_is_recorded_with_what_it_takes_to_judge_it(toy, tmp_path):
     assert [p.name for p in (tmp_path / "results").iterdir()] == ["toy.json"]
 
 
-def test_a_quick_run_writes_nothing(toy, tmp_path):
-    assert toy.run("toy", tmp_path / "results", quick=True)["rows"] == [{"side": "ours", "s": 2}]
+def test_a_quick_run_writes_nothing_unless_a_folder_is_named(toy, tmp_path, capsys):
+    assert toy.main(["toy", "--quick"]) == 0
     assert not (tmp_path / "results").exists()
+    assert toy.main(["toy", "--quick", "--results", str(tmp_path / "elsewhere")]) == 0
+    record = json.loads((tmp_path / "elsewhere" / "toy.json").read_text())
+    assert record["rows"] == [{"side": "ours", "s": 2}]
+    assert record["command"] == "just bench toy --quick"
+    assert not (tmp_path / "results").exists()
+    assert "elsewhere" in capsys.readouterr().out
+
+
+def test_a_full_run_writes_where_the_page_is_made_from(toy, tmp_path):
+    assert toy.main(["toy"]) == 0
+    assert json.loads((tmp_path / "results" / "toy.json").read_text())["command"] == "just bench toy"
 
 
 def test_without_a_name_they_are_listed_and_a_wrong_one_is_refused(toy, capsys):
