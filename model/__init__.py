@@ -1,13 +1,14 @@
 """The workshop: the network, its objectives, training, and the tasks a trained model answers.
 
-What lives here so far is the protein part of a gene's token:
-
+- `ModelConfig`, `preset`: every choice of network and pre-training as data.
+- `Network`, `Objective`: the network, and one step's losses by name; `make_ragged`, `make_view`, `seeded`: what they
+  are given. `TokenTable`, `make_token_table`: what is known of each gene before training.
 - `ProteinEmbedder`: the seam behind which a protein language model sits; `esm2` and `seeded_esm2` make one.
 - `embed_proteins`, `load_protein_vectors`: one vector per gene of an organism, kept as a reference snapshot.
 
-What comes lives here and nowhere else: configuration and presets, the network, losses, training, checkpoints, and one
-verb per task (embed, annotate, denoise, ...). May import `loaders`, `atlas` and `ontology`. Its models and values go to
-`catalog`, which remembers them. Names load on first use; torch is imported when an embedder is made.
+What comes lives here and nowhere else: training, checkpoints, and one verb per task (embed, annotate, denoise, ...).
+May import `loaders`, `atlas` and `ontology`. Its models and values go to `catalog`, which remembers them. Names load
+on first use; torch is imported when a network or an embedder is made.
 """
 
 from __future__ import annotations
@@ -16,28 +17,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .config import ModelConfig, preset
     from .errors import CheckpointError, ModelError, ModelInputError, WeightsUnavailableError
+    from .network import Encoded, Network
+    from .objective import Objective, make_view
     from .protein_embedder import Esm2Embedder, ProteinEmbedder, esm2, seeded_esm2
     from .protein_vectors import ProteinVectors, embed_proteins, load_protein_vectors, vectors_name
+    from .ragged import Ragged, make_ragged
+    from .token_table import TokenTable, make_token_table
+    from .views import View, seeded
 
 _HOMES = {
+    "config": ("ModelConfig", "preset"),
     "errors": ("CheckpointError", "ModelError", "ModelInputError", "WeightsUnavailableError"),
+    "network": ("Encoded", "Network"),
+    "objective": ("Objective", "make_view"),
     "protein_embedder": ("Esm2Embedder", "ProteinEmbedder", "esm2", "seeded_esm2"),
     "protein_vectors": ("ProteinVectors", "embed_proteins", "load_protein_vectors", "vectors_name"),
+    "ragged": ("Ragged", "make_ragged"),
+    "token_table": ("TokenTable", "make_token_table"),
+    "views": ("View", "seeded"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CheckpointError",
+    "Encoded",
     "Esm2Embedder",
+    "ModelConfig",
     "ModelError",
     "ModelInputError",
+    "Network",
+    "Objective",
     "ProteinEmbedder",
     "ProteinVectors",
+    "Ragged",
+    "TokenTable",
+    "View",
     "WeightsUnavailableError",
     "embed_proteins",
     "esm2",
     "load_protein_vectors",
+    "make_ragged",
+    "make_token_table",
+    "make_view",
+    "preset",
+    "seeded",
     "seeded_esm2",
     "vectors_name",
 ]

@@ -40,7 +40,7 @@ class Ragged:
 
     @property
     def uniform(self) -> bool:
-        """Return whether all cells have the same number of rows: then packed and padded are one and the same."""
+        """Return whether all cells have the same number of rows, so that packed and padded are one and the same."""
         return len(set(self.sizes)) <= 1
 
     @cached_property
@@ -71,7 +71,7 @@ class Ragged:
 
     @cached_property
     def mask(self) -> Tensor:
-        """Return bool [cells, longest]: a row is there."""
+        """Return whether a row is there, bool [cells, longest]."""
         places = torch.arange(self.longest, device=self.offsets.device)
         return places < self.offsets.diff()[:, None]
 
