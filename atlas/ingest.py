@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from .read import open_source, prove_counts
 from .verify import verify_dataset, verify_neighbours
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import scipy.sparse as sp
@@ -79,6 +79,7 @@ def ingest(source: Source, uri: str, options: IngestOptions | None = None) -> Re
         "ontologies": ontology_release(),
         "overrides": overrides_digest()[:16],
         "policy": f"{options.policy.version} {options.policy.fingerprint()}",
+        "neighbours": "yes" if options.neighbours else "no",
     }
     blank = Receipt(
         source_id=source.id or source.uri, organism=organism.name, status="rejected", uri=source.uri,
@@ -87,11 +88,15 @@ def ingest(source: Source, uri: str, options: IngestOptions | None = None) -> Re
     folder = root / store.LEDGER
     if options.dry_run:
         if not (folder / "ledger.sqlite").exists():
+            _check_ours(root, 0)
             return _timed(_attempt(source, path, root, None, blank, options, began), began)
         with Ledger.to_read(folder / "ledger.sqlite") as ledger:
+            if not ledger.in_flight:  # else a half-made store, which the next ingest removes
+                _check_ours(root, ledger.published_ms())
             return _timed(_attempt(source, path, root, ledger, blank, options, began), began)
     with writer_lock(folder), Ledger(folder / "ledger.sqlite") as ledger:
         recover(root, ledger)
+        _check_ours(root, ledger.published_ms())
         receipt = _timed(_attempt(source, path, root, ledger, blank, options, began), began)
         if receipt.status != "written":  # a written one is in the ledger since the commit that published it
             ledger.record(receipt)
@@ -121,7 +126,8 @@ def recover(root: Path, ledger: Ledger) -> int:
         return 0
     removed = store.roll_back(root, ledger.published_ms())
     ledger.abandon()
-    _LOG.warning("removed %d leftovers of an ingest that was stopped", removed)
+    if removed:
+        _LOG.warning("removed %d leftovers of an ingest that was stopped", removed)
     return removed
 
 
@@ -154,14 +160,14 @@ def _attempt(
     if ledger:
         same = ledger.find(organism=organism, input_sha256=str(blank.input_sha256), declaration=said)
         if same is not None:
-            return _unchanged(blank, same, said)
+            return _unchanged(blank, same, said, ledger)
     try:
         with open_source(source, path) as cells:
             proof = prove_counts(cells, lambda done: options.progress("prove", done, cells.n_obs))
             dataset_id = source.id or f"d{proof.sha256[:16]}"
             same = ledger.find(organism=organism, content_sha256=proof.sha256) if ledger else None
-            if same is not None:
-                return _unchanged(blank, same, said)
+            if ledger and same is not None:
+                return _unchanged(blank, same, said, ledger)
             _check_dataset_id(dataset_id, ledger)
             prepared = prepare(source, cells, proof, dataset_id, blank, options)
             prepared = _mark_copies(root, ledger, prepared)
@@ -173,16 +179,30 @@ def _attempt(
         return replace(blank, findings=tuple(exc.findings))
 
 
-def _unchanged(blank: Receipt, same: DatasetRow, said: str) -> Receipt:
-    """Return the receipt of a source whose content the atlas holds already, told otherwise if the manifest was."""
-    findings = ()
+def _unchanged(blank: Receipt, same: DatasetRow, said: str, ledger: Ledger) -> Receipt:
+    """Return the receipt of a source whose content the atlas holds already, told otherwise if it was asked for so."""
+    findings: tuple[Finding, ...] = ()
     if same.declaration != said:
         found = "another matrix, other columns or constants than when it was ingested"
         remedy = "the atlas keeps what it was told first; make a new atlas to apply the change"
         finding = Finding("declaration-differs", "warning", "manifest", found, "the same declaration", remedy)
         findings = (finding,)
+    asked, stored = blank.releases["neighbours"], _stored_neighbours(ledger, same.dataset_id)
+    if stored not in (asked, None):
+        found = f"neighbours: {stored} when it was ingested, {asked} now"
+        remedy = "a dataset is written once; ingest into a new atlas to have them as asked now"
+        finding = Finding("neighbours-differ", "warning", "ingest", found, "the same setting", remedy)
+        findings = (*findings, finding)
     content = same.content_sha256
     return replace(blank, status="unchanged", dataset_id=same.dataset_id, content_sha256=content, findings=findings)
+
+
+def _stored_neighbours(ledger: Ledger, dataset_id: str) -> str | None:
+    """Return whether a dataset was ingested with neighbours, `yes` or `no`; None where its receipt does not say."""
+    for receipt in ledger.receipts():
+        if receipt["status"] == "written" and receipt["dataset_id"] == dataset_id:
+            return dict(cast("Mapping[str, str]", receipt["releases"])).get("neighbours")
+    return None
 
 
 def _check_dataset_id(dataset_id: str, ledger: Ledger | None) -> None:
@@ -221,7 +241,8 @@ def _append(
     organism = get_organism(source.organism)
     table = load_gene_table(organism)
     receipt, obs = prepared.receipt, prepared.obs
-    _check_store(root, ledger)
+    if (published := ledger.published_ms()) >= (now := now_ms()):
+        raise StoreError(str(root), "append", behind(now, published))
     ledger.begin()
     try:
         if not store.exists(root):
@@ -256,14 +277,14 @@ def _append(
     return receipt
 
 
-def _check_store(root: Path, ledger: Ledger) -> None:
-    """Refuse to write where undoing it could take more away than was written."""
-    published, now = ledger.published_ms(), now_ms()
-    if not published and store.exists(root):
+def _check_ours(root: Path, published: int) -> None:
+    """Refuse a store that cannot be added to, before anything is read: none of ours, or of another schema."""
+    if not store.exists(root):
+        return
+    if not published:  # undoing an ingest would take away more than it wrote
         detail = "a SOMA collection without our ledger is here; restore its ledger/ folder, or name another folder"
         raise StoreError(str(root), "append", detail)
-    if published >= now:
-        raise StoreError(str(root), "append", behind(now, published))
+    store.check_schema(root, "append")
 
 
 def _kept_blocks(cells: RawCells, prepared: Prepared, options: IngestOptions) -> Iterator[sp.csr_matrix]:

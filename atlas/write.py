@@ -84,6 +84,8 @@ def _fragments(blocks: Iterable[sp.csr_matrix], first: int) -> Iterator[tuple[li
     packed: list[pa.Table] = []
     size = 0
     for block in blocks:
+        if not block.shape[0]:  # none of its cells is kept
+            continue
         coordinates.append(_coordinates(block, first))
         packed.append(to_arrow(encode_records(block), first))
         size += block.nnz
@@ -91,7 +93,7 @@ def _fragments(blocks: Iterable[sp.csr_matrix], first: int) -> Iterator[tuple[li
         if size >= layout.NNZ_PER_FRAGMENT:
             yield coordinates, packed
             coordinates, packed, size = [], [], 0
-    if size:
+    if packed:
         yield coordinates, packed
 
 

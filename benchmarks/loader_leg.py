@@ -25,7 +25,7 @@ import numpy as np
 BLOCK = 64  # cells of a source block: neighbours in the file, most of them from one sample
 JUDGED = 200  # batches whose mixture is judged
 KEPT = 64  # batches kept as they were handed out, for the proof afterwards
-MOST = 90.0  # seconds a window may last where a loader's own cycle is long
+MOST = 45.0  # seconds a window may last where a loader's own cycle is long
 
 
 def run(leg: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -96,24 +96,50 @@ def find_faults(leaks: Leaks, places: Sequence[Place], by: SplitBy, *, allow_lea
         findings.append(
             Finding("joined-datasets", "info", "groups", found, "no donor in two splits", "nothing", len(joined))
         )
-    nameless = [p.population for p in places if p.population.donor_id == schema.UNKNOWN]
-    if by == "donor" and nameless:
-        found = f"no donor in {_some(list(dict.fromkeys(p.dataset_id for p in nameless)))}; its cells are one group"
-        remedy = "name donors in the manifest (columns = {donor_id = ...}), or split by dataset"
-        count = sum(p.cells for p in nameless)
-        findings.append(Finding("unknown-donors", "info", "obs, donor_id", found, "a donor per cell", remedy, count))
-    return tuple(findings)
+    return (*findings, *(_nameless(places) if by == "donor" else ()))
+
+
+def _nameless(places: Sequence[Place]) -> list[Finding]:
+    """Return the finding of cells without a donor: a warning where their donors may be named in another split."""
+    nameless = [p for p in places if p.population.donor_id == schema.UNKNOWN]
+    if not nameless:
+        return []
+    found = (
+        f"no donor in {_some(list(dict.fromkeys(p.population.dataset_id for p in nameless)))}; its cells are one group"
+    )
+    splits: dict[tuple[str, ...], set[str]] = {}
+    for place in places:
+        if place.population.donor_id != schema.UNKNOWN:
+            splits.setdefault(place.population.group("dataset"), set()).add(place.split)
+    apart = [p for p in nameless if splits.get(p.population.group("dataset"), set()) - {p.split}]
+    severity: Any = "warning" if apart else "info"
+    if apart:
+        names = _some(list(dict.fromkeys(p.population.dataset_id for p in apart)))
+        found += f"; named donors of the same study as {names} are in other splits and may be the same"
+    remedy = "name donors in the manifest (columns = {donor_id = ...}), or split by dataset"
+    count = sum(p.population.cells for p in nameless)
+    return [Finding("unknown-donors", severity, "obs, donor_id", found, "a donor per cell", remedy, count)]
 
 
 def _leaking(leaks: Leaks, places: Sequence[Place], by: SplitBy, *, allow_leaks: bool) -> list[Finding]:
     if not leaks.primary_cells:
         return []
-    first, last, _ = leaks.primary_pairs[0]
-    pins = [f"--{places[first].split} {shlex.quote(places[n].population.named(by))}" for n in (first, last)]
+    first, last = (places[n] for n in leaks.primary_pairs[0][:2])
+    advice = _bring_together(first, last, by)
     found = f"{leaks.primary_cells} cells equal to a cell in another split: {_spell(leaks.primary_pairs, places)}"
-    remedy = f"pin both to one split ({' '.join(pins)}), or pass --allow-leaks"
+    remedy = f"{advice}, or pass --allow-leaks"
     severity: Any = "warning" if allow_leaks else "error"
     return [Finding("leaking-cells", severity, "cells", found, "equal cells in one split", remedy, leaks.primary_cells)]
+
+
+def _bring_together(first: Place, last: Place, by: SplitBy) -> str:
+    """Return the pins that put two groups into one split and are not refused beside those given already."""
+    fixed = [place for place in (first, last) if place.pin.startswith(f"{by}:")]  # a wider pin gives way to a new one
+    split = (fixed or [first])[0].split
+    pins = [f"--{split} {shlex.quote(place.population.named(by))}" for place in (first, last)]
+    if len(fixed) < 2:
+        return f"pin both to one split ({' '.join(pins)})"
+    return f"pin both to one split ({pins[1]} in the place of --{last.split} {shlex.quote(last.pin)})"
 
 
 def _copied(leaks: Leaks, places: Sequence[Place]) -> list[Finding]:

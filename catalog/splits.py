@@ -88,8 +88,13 @@ class Place:
     """Name of the group, its parts joined by `/`."""
     split: str
     """Split of the group."""
-    pinned: bool
-    """True where a pin says so and not the seed."""
+    pin: str = ""
+    """The pin that says so; empty where it is the seed."""
+
+    @property
+    def pinned(self) -> bool:
+        """True where a pin says so and not the seed."""
+        return bool(self.pin)
 
 
 def publication_of(doi: str, collection_id: str) -> str:
@@ -135,8 +140,8 @@ def assign_splits(plan: SplitPlan, populations: Sequence[Population]) -> list[Pl
     for population in populations:
         group = population.group(plan.by)
         pin = pinned.get(group)
-        split = pin[0] if pin else split_of(plan.seed, group)
-        places.append(Place(population, join_group(group), split, pin is not None))
+        split, said = pin or (split_of(plan.seed, group), "")
+        places.append(Place(population, join_group(group), split, said))
     return places
 
 

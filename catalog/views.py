@@ -1,18 +1,22 @@
 """SQL over obs, datasets and a release's splits, for anyone, with nothing else within reach.
 
 DuckDB reads those Parquet tables in process: no other file, no network, no extension, no change of settings, one
-SELECT at a time, within a memory limit and a time limit. `search` and `releases` use the same connection.
+SELECT at a time, within limits of memory, disk and time. `search` and `releases` use the same connection.
 """
 
 from __future__ import annotations
 
+import logging
+import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from atlas import open_atlas
+from atlas import StoreError, open_atlas
 
 from .errors import QueryError
 from .manifests import newest_release, read_manifest
@@ -22,13 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import pyarrow as pa
-
     from atlas import Atlas
 
     from .tables import Tables
 
+_LOG = logging.getLogger(__name__)
 MEMORY_LIMIT = "2GB"  # measured: 35 M rows x 10 columns grouped within 0.9 GB
+SPILL_LIMIT = "40GB"  # splits of 350 M cells joined to obs need about half of it
 TIMEOUT_S = 120.0  # a full scan of 350 M rows takes about half of it on two cores
 _READ_ONLY = ("SELECT", "EXPLAIN")
 _CLOSED = {
@@ -37,7 +41,6 @@ _CLOSED = {
     "allow_community_extensions": False,
     "allow_persistent_secrets": False,
     "python_enable_replacements": False,  # else a table name could reach the caller's Python variables
-    "temp_directory": "",  # nothing is spilled to disk: the memory limit is the limit
 }
 
 
@@ -59,11 +62,11 @@ def sql(
         One SELECT (or WITH, FROM, VALUES, DESCRIBE, SUMMARIZE, EXPLAIN) in DuckDB's dialect.
     release
         Read everything as this release froze it. None reads the atlas as it was opened; `splits` is then of its newest
-        release, and there is no such view where it has none.
+        release, and there is no such view where it has none, or where its file is damaged.
     timeout_s
         Seconds after which it is stopped.
     memory_limit
-        Most memory it may use, e.g. `2GB`.
+        Most memory it may use, e.g. `2GB`; what needs more is spilled to a temporary folder of its own.
 
     Raises
     ------
@@ -72,13 +75,16 @@ def sql(
     QueryError
         If it is not one SELECT, reaches for anything but the views, is wrong, or runs out of time or memory.
     StoreError
-        If there is no atlas.
+        If there is no atlas, or a file of the named release, or of the tables, cannot be read.
     """
     opened = open_atlas(atlas) if isinstance(atlas, str) else atlas
     if release is not None:
         opened = open_atlas(opened.uri, at=read_manifest(opened.root, release)["tiledb_timestamp_ms"])
     splits = release or newest_release(opened.root, opened.published_ms)
     file = opened.root / "releases" / splits / "splits.parquet" if splits else None
+    if file and release is None and not _readable(file):  # a query that names no release may do without
+        _LOG.warning("%s cannot be read: `splits` is left out; name another release to see its splits", file)
+        file = None
     with connect(export_tables(opened), file, memory_limit=memory_limit) as connection:
         return run(connection, query, timeout_s=timeout_s)
 
@@ -96,17 +102,27 @@ def connect(
     splits
         A release's splits.parquet, shown as `splits`; None for none.
     memory_limit
-        Most memory it may use.
+        Most memory it may use; what needs more is spilled to disk.
     scratch
-        A folder of our own in which results may be written and large sorts spilled; None for none.
+        A folder of our own in which results may be written and large sorts and joins spilled. None spills into a
+        temporary folder that nobody else can read and that is removed afterwards.
+
+    Raises
+    ------
+    StoreError
+        If a file cannot be read.
     """
     settings = dict(_CLOSED) | {"memory_limit": memory_limit}
-    if scratch is not None:
-        settings["temp_directory"] = str(scratch)
-    with duckdb.connect(":memory:", config=settings) as connection:
+    with ExitStack() as stack:
+        if scratch is not None:
+            settings["temp_directory"] = str(scratch)
+        else:
+            settings["temp_directory"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="panatlas-sql-"))
+            settings["max_temp_directory_size"] = SPILL_LIMIT
+        connection = stack.enter_context(duckdb.connect(":memory:", config=settings))
         shown = {"obs": tables.obs, "datasets": tables.datasets} | ({"splits": splits} if splits else {})
         for name, file in shown.items():
-            connection.read_parquet(str(file)).create_view(name)
+            _show(connection, name, file)
         paths = ", ".join(_quote(file) for file in shown.values())
         connection.execute(f"SET allowed_paths = [{paths}]")
         if scratch is not None:
@@ -136,10 +152,30 @@ def run(
     except duckdb.PermissionException as exc:
         raise QueryError(query, _first_line(exc), "only the views obs, datasets and splits can be read here") from exc
     except duckdb.Error as exc:
-        remedy = "`describe obs` and `describe datasets` list the columns; `splits` is there once a release is"
+        remedy = "`describe obs` and `describe datasets` list the columns; `splits` is there once a whole release is"
         raise QueryError(query, _first_line(exc), remedy) from exc
     finally:
         clock.cancel()
+
+
+def _show(connection: duckdb.DuckDBPyConnection, name: str, file: Path) -> None:
+    """Make the view of a Parquet file, or say whose file is damaged."""
+    try:
+        connection.read_parquet(str(file)).create_view(name)
+    except duckdb.Error as exc:
+        remedy = f"delete {file.parent}, it comes back"
+        if name == "splits":
+            remedy = f"restore release {file.parent.name} from a copy of the atlas, or name another release"
+        raise StoreError(str(file), "read", f"{_first_line(exc)}; {remedy}") from exc
+
+
+def _readable(file: Path) -> bool:
+    """Tell whether a Parquet file is there and whole enough to be opened."""
+    try:
+        pq.read_metadata(file)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def _only_select(connection: duckdb.DuckDBPyConnection, query: str) -> Any:

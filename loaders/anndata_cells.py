@@ -131,7 +131,7 @@ class AnnDataCells:
         """Return the records of these cells, in this order, cells repeated or not."""
         return encode_cells(self._counts[self._known(cells)])
 
-    def will_need(self, cells: Numbers) -> None:
+    def will_need(self, cells: Numbers, stream: int = 0) -> None:
         """Do nothing: everything is in memory."""
 
     def neighbours(self, cells: Numbers) -> tuple[Numbers, npt.NDArray[np.float32]]:

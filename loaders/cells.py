@@ -61,8 +61,8 @@ class Cells(Protocol):
     def read(self, cells: Numbers) -> PackedCells:
         """Return the records of these cells, in this order, cells repeated or not."""
 
-    def will_need(self, cells: Numbers) -> None:
-        """Say which cells are read soon; a hint only."""
+    def will_need(self, cells: Numbers, stream: int = 0) -> None:
+        """Say which cells a stream, told apart from others by a number, reads soon; a hint only."""
 
     def neighbours(self, cells: Numbers) -> tuple[Numbers, npt.NDArray[np.float32]]:
         """Return the nearest cells and their distances, both [cells, k], nearest first.

@@ -111,6 +111,13 @@ class Collator:
         self._labels = {label: _recode(vocabulary, cells, label) for label in vocabulary.labels}
         self._scratch: Any = None
 
+    @property
+    def reach(self) -> int:
+        """Return how many of a cell's neighbours, nearest first, a batch may read: what a stream has to announce."""
+        if self.config.neighbours and self.config.fewer_neighbours:  # drawn from all
+            return self.cells.neighbours(np.empty(0, dtype=np.int64))[0].shape[1]
+        return self.config.neighbours
+
     def __reduce__(self) -> tuple[type[Collator], tuple[Vocabulary, Cells, CollateConfig]]:
         """Return how another process makes it again."""
         return Collator, (self.vocabulary, self.cells, self.config)

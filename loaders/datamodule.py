@@ -1,21 +1,26 @@
 """`CellDataModule`: training, validation, test and prediction batches for Lightning, with an exact resume mid-epoch.
 
 Lightning leaves a `CellLoader` as it is: it adds no sampler of its own, whatever `use_distributed_sampler` says; the
-stream shares itself out. Its checkpoints hold the loader's state. What Lightning has to be told is in one place,
-`_FitLoader`. The one file here that imports lightning.
+stream shares itself out. Its checkpoints hold the loader's state, the vocabulary and the collation. What Lightning has
+to be told is in one place, `_FitLoader` and `_correct_progress`. The one file here that imports lightning.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+import logging
+from dataclasses import asdict, dataclass, field, replace
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 
 from .cells import SPLITS
 from .collate import Collator
 from .device import DeviceCollator
+from .errors import LoaderInputError, StateMismatchError
 from .joint_labels import spans
 from .leakage import refuse_leaks
 from .loader import CellLoader, LoaderOptions
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
     from .collate import CollateConfig
     from .vocabulary import Vocabulary
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -53,6 +60,8 @@ class DataOptions:
     """Prove, before the first batch, that training shares no cell and no donor with validation and test."""
     fill_on_device: bool = False
     """Send records and choose the genes on the GPU (device.py), which leaves little for a CPU to do."""
+    accept_changes: bool = False
+    """Take up a checkpoint although it was saved with another vocabulary or collation; its tokens may mean others."""
 
 
 class CellDataModule(LightningDataModule):
@@ -72,6 +81,11 @@ class CellDataModule(LightningDataModule):
         Batches, workers, and what is checked.
     cache
         Folder of the groups; None is the cache of this user's panatlas.
+
+    Raises
+    ------
+    LoaderInputError
+        When the collation names genes that the vocabulary lacks, or zeros of neighbours are asked for on a device.
     """
 
     def __init__(
@@ -88,19 +102,60 @@ class CellDataModule(LightningDataModule):
         self.cells, self.vocabulary, self.cache = cells, vocabulary or make_vocabulary(cells), cache
         self.plan, self.options = plan or SamplingPlan(), options or DataOptions()
         self._collator = Collator(self.vocabulary, cells, collate)
+        if self.options.fill_on_device and self._collator.config.zeros == "neighbours":
+            raise LoaderInputError("zeros", "neighbours", "random or none where fill_on_device is set")
         self._fillers: dict[torch.device, DeviceCollator] = {}
         self._loaders: dict[str, CellLoader] = {}
 
     def prepare_data(self) -> None:
-        """Prove that nothing leaks and make the groups, in one process per machine before the others go on."""
+        """Prove that nothing leaks and make the groups, in one process per machine before the others go on.
+
+        Who only predicts needs neither: nothing is trained, and nothing is judged.
+        """
+        if self.trainer and self.trainer.state.fn == TrainerFn.PREDICTING:
+            return
         held_out = tuple(split for split in SPLITS if split not in self.plan.splits and self._has(split))
         if self.options.refuse_leaks and held_out:
-            refuse_leaks(self.cells, self.cells, first_splits=self.plan.splits, second_splits=held_out)
+            sides = {"first_splits": self.plan.splits, "second_splits": held_out}
+            for leak in refuse_leaks(self.cells, self.cells, **sides, organisms=self.plan.organisms):
+                log.warning("not refused: %s", leak)
         make_sampler(self.cells, self.plan, self.vocabulary, self.cache)
+
+    def state_dict(self) -> dict[str, str]:
+        """Return what a checkpoint keeps of the data: the vocabulary, its digest, and the collation, as JSON."""
+        said = json.dumps(asdict(self._collator.config), default=methodcaller("item"))
+        return {"vocabulary_digest": self.vocabulary.digest, "vocabulary": self.vocabulary.to_json(), "collate": said}
+
+    def load_state_dict(self, state: dict[str, str]) -> None:
+        """Compare what a checkpoint was saved with; where the loader stood Lightning tells the loader.
+
+        Raises
+        ------
+        StateMismatchError
+            When the vocabulary is another one, or training is to go on with another collation.
+        """
+        if self.options.accept_changes:
+            return
+        saved, here = state["vocabulary_digest"], self.vocabulary.digest
+        if saved != here:
+            remedy = (
+                f"pass Vocabulary.from_json(torch.load(path)[{type(self).__qualname__!r}]['vocabulary']), "
+                "set DataOptions(accept_changes=True)"
+            )
+            raise StateMismatchError(saved[:12], here[:12], "vocabulary", remedy)
+        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
+            before, now = json.loads(state["collate"]), json.loads(self.state_dict()["collate"])
+            other = [name for name in now if before.get(name, now[name]) != now[name]]
+            if other:
+                was, is_ = (", ".join(f"{name}={one.get(name)!r:.80}" for name in other) for one in (before, now))
+                remedy = "restore the CollateConfig it was saved with, set DataOptions(accept_changes=True)"
+                raise StateMismatchError(was, is_, "collation", remedy)
 
     def train_dataloader(self) -> CellLoader:
         """Return the training batches of this rank."""
         stream, options = self._stream(self.plan, whole=True), self.options.loader
+        if self.trainer:
+            _correct_progress(self.trainer)
         loader = _FitLoader(stream, options, self.trainer) if self.trainer else CellLoader(stream, options)
         return self._kept("train", loader)
 
@@ -115,7 +170,7 @@ class CellDataModule(LightningDataModule):
     def predict_dataloader(self) -> CellLoader:
         """Return all cells of the plan's organisms in order, each once over all ranks; `position` says which."""
         plan = replace(self.plan, splits=SPLITS, config=SamplerConfig(kind="sequential"), expressed_weights=False)
-        return self._kept("predict", CellLoader(self._stream(plan, whole=False), self.options.loader))
+        return self._kept("predict", _SameLoader(self._stream(plan, whole=False), self.options.loader))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch without waiting for it, which page-locked memory allows."""
@@ -138,7 +193,7 @@ class CellDataModule(LightningDataModule):
         if split in self.plan.splits or not self._has(split):
             return []
         plan = replace(self.plan, splits=(split,), config=self.options.evaluation, expressed_weights=False)
-        return self._kept(split, CellLoader(self._stream(plan, whole=False), self.options.loader))
+        return self._kept(split, _SameLoader(self._stream(plan, whole=False), self.options.loader))
 
     def _has(self, split: str) -> bool:
         code = SPLITS.index(split)
@@ -150,7 +205,7 @@ class CellDataModule(LightningDataModule):
         options = StreamOptions(
             batch_size=self.options.batch_size,
             window=self.options.window,
-            neighbours=self._collator.config.neighbours,
+            neighbours=self._collator.reach,
             whole=whole,
             rank=rank,
             ranks=ranks,
@@ -165,6 +220,32 @@ class CellDataModule(LightningDataModule):
             self._loaders[name].close()
         self._loaders[name] = loader
         return loader
+
+
+class _SameLoader(CellLoader):
+    """A loader whose every iteration is of epoch 0."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches of epoch 0."""
+        self.set_epoch(0)
+        yield from super().__iter__()
+
+
+def _correct_progress(trainer: Trainer) -> None:
+    """Let a trainer that resumes go on where its checkpoint's batches end, before it asks a loader to."""
+    loop = trainer.fit_loop
+    epochs, batches = loop.epoch_progress, loop.epoch_loop.batch_progress
+    now = epochs.current
+    if not (loop.is_resuming and batches.current.processed and now.processed == now.started == now.ready):
+        return
+    if not batches.is_last_batch:
+        # Lightning counts an epoch that max_steps or a callback cut off as processed, and would begin the next one.
+        for count in (epochs.total, epochs.current):
+            count.processed = count.completed = count.started - 1
+        loop.restarting = True
+    else:
+        # With max_steps Lightning takes an epoch that is over for one to go on with, and skips the next.
+        loop._restarting = loop.epoch_loop.restarting = False
 
 
 class _FitLoader(CellLoader):

@@ -38,10 +38,10 @@ class StateMismatchError(LoaderError, ValueError):
 release, seed and sampler configuration it was saved with, or start a new stream
     """
 
-    def __init__(self, saved: str, here: str) -> None:
+    def __init__(self, saved: str, here: str, what: str = "stream", remedy: str = "") -> None:
+        remedy = remedy or "restore the release, seed and sampler configuration it was saved with"
         super().__init__(
-            f"the saved position is of stream {saved}, and this one is {here}; restore the release, seed and sampler "
-            "configuration it was saved with, or start a new stream"
+            f"the saved position is of {what} {saved}, and this one is {here}; {remedy}, or start a new stream"
         )
         self.saved, self.here = saved, here
 

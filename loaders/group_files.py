@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 GROUPS = "groups"
 WEIGHTS = "weights.npy"
 MAXIMA = "maxima.npy"
+SUMS = "weight_sums.npy"
+PART = ".groups-part-"
+"""How a folder is called until it is whole; a name of its own, because others may write into the cache's folder too."""
 LIST = "files.json"
 SEEN = "seen.json"
 """Sizes and times of the files that were found sound here, so that they are not read again for their digests."""
@@ -48,6 +51,8 @@ class GroupFiles:
     """Weight of each cell by number, or None."""
     maxima: npt.NDArray[np.float64] | None
     """The largest weight in each group, with `weights`."""
+    sums: npt.NDArray[np.float64] | None
+    """Weights of each group cumulated by blocks (weighted_draws.py), with `weights`."""
 
 
 class MappedSampler(Sampler):
@@ -62,8 +67,8 @@ class MappedSampler(Sampler):
     """
 
     def __init__(self, folder: Path, config: SamplerConfig) -> None:
-        self.folder = folder
-        files = open_groups(folder)
+        self.folder = folder.absolute()  # a worker is sent this name, whatever the folder it is started in
+        files = open_groups(self.folder)
         super().__init__(
             files.groups,
             config,
@@ -71,6 +76,7 @@ class MappedSampler(Sampler):
             facts=files.facts,
             cell_weights=files.weights,
             maxima=files.maxima,
+            weight_sums=files.sums,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -93,7 +99,9 @@ def keep_groups(folder: Path, build: Callable[[Path], None]) -> Path:
     with locked(folder.parent):
         if _sound(folder):
             return folder
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+        for left in folder.parent.glob(f"{PART}*"):  # of a builder that was killed: a live one would hold the lock
+            shutil.rmtree(left, ignore_errors=True)
+        part = Path(tempfile.mkdtemp(prefix=PART, dir=folder.parent))
         try:
             build(part)
             files = {p.relative_to(part).as_posix(): _sha256(p) for p in sorted(part.rglob("*")) if p.is_file()}
@@ -135,8 +143,8 @@ def open_groups(folder: Path) -> GroupFiles:
     specific, confidence = _read(folder / "specific.npy"), _read(folder / "confidence.npy")
     members, sizes = _read(folder / "compatible.npy"), _read(folder / "compatible_sizes.npy")
     lists = None if sizes is None else np.split(members, np.cumsum(sizes)[:-1])
-    weights = _read(folder / WEIGHTS, mapped=True)
-    return GroupFiles(groups, GroupFacts(specific, lists, confidence), weights, _read(folder / MAXIMA))
+    weights, sums = _read(folder / WEIGHTS, mapped=True), _read(folder / SUMS, mapped=True)
+    return GroupFiles(groups, GroupFacts(specific, lists, confidence), weights, _read(folder / MAXIMA), sums)
 
 
 def _read(file: Path, *, mapped: bool = False) -> Any:

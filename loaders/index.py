@@ -7,10 +7,14 @@ with records beside it (pack.py); without records it stands in the cache, and th
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
+from contextlib import contextmanager, suppress
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +27,7 @@ from .mapped import MappedArray, PlainWriter
 from .verified import ROOT, digest_of, note_verified, read_facts, sha256_of, verify_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -63,8 +67,12 @@ class IndexWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.about = path, dict(about)
         """Folder to be, and what the cells are; may still be added to."""
-        self._part = Path(tempfile.mkdtemp(prefix=".part-", dir=path.parent))
-        self._group = zarr.open_group(self._part, mode="w", zarr_format=3)
+        with _alone(path.parent):
+            _clear_leftovers(path)
+            self._part = Path(tempfile.mkdtemp(prefix=_part_prefix(path), dir=path.parent))
+            self._group = zarr.open_group(self._part, mode="w", zarr_format=3)
+            self._mark = os.open(self._part, os.O_RDONLY)
+            _try_lock(self._mark)
         self._limit = None if piece_mib is None else piece_mib << 20
         self._arrays: dict[str, PlainWriter] = {}
         self._n_genes: list[int] = []
@@ -83,6 +91,7 @@ class IndexWriter:
             for array in self._arrays.values():
                 array.abandon()
             shutil.rmtree(self._part, ignore_errors=True)
+            os.close(self._mark)
 
     @property
     def n_cells(self) -> int:
@@ -188,7 +197,8 @@ class CellIndex:
     """
 
     def __init__(self, path: Path, *, verify: bool = True) -> None:
-        self.path, self._verify = Path(path), verify
+        # Absolute: hints and other processes open files by name, whatever folder the process is in by then.
+        self.path, self._verify = Path(path).absolute(), verify
         facts = read_facts(self.path, FORMATS)
         self.about: dict[str, Any] = facts["about"]
         """What the cells are."""
@@ -275,3 +285,40 @@ class CellIndex:
 
 def _reopen(kind: type[CellIndex], path: Path, verify: bool) -> CellIndex:
     return kind(path, verify=verify)
+
+
+def _part_prefix(path: Path) -> str:
+    return f".part-{path.name}-"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other writers from beginning in a folder while the block runs, where its file system can lock a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    """Lock a folder until it is closed or its process dies; False where another holds it or nobody can."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what writers of the same folder left when they were killed: parts that no process holds locked."""
+    for left in path.parent.glob(f"{escape(_part_prefix(path))}*"):
+        with suppress(OSError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                if _try_lock(handle):
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(handle)

@@ -130,11 +130,18 @@ def words_of(keys: Array, lane: int, n: int) -> Array:
 
 @_jit
 def find_damaged(records: Views) -> int:
-    """Return the first record that ends outside the bytes or has a count of a gene it has not, or -1."""
+    """Return the first record that is not whole, or -1: what the other kernels index by is proved here."""
     for record in range(len(records.nnz)):
-        n = records.nnz[record]
-        pair = (records.starts[record] + 3 * n + 3) >> 2
-        if pair + 2 * records.large[record] > len(records.pairs):
+        n, start, large = records.nnz[record], records.starts[record], records.large[record]
+        if n < 0 or start < 0 or large < 0 or large > n or not 0 <= records.low[record] <= n:
+            return record
+        pair = (start + 3 * n + 3) >> 2
+        if pair + 2 * large > len(records.pairs):
+            return record
+        found = START
+        for count in records.data[start + 2 * n : start + 3 * n]:
+            found += count == LARGE
+        if found != large:
             return record
         for i in range(pair, pair + 2 * records.large[record], 2):
             if records.pairs[i] >= n:

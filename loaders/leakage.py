@@ -18,6 +18,7 @@ from atlas import identity
 
 from .cells import SPLITS
 from .errors import LeakageError, LoaderInputError
+from .plan import organism_codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ KINDS = {
     "few counts": "equal by chance, mostly; look at them if they are many",
     "cell": "leave them out of one side",
     "donor": "split by donor, so that a donor's cells are all on one side",
+    "unknown donor": "name the donors if you know them, such as columns={'donor': ...} of AnnDataCells",
 }
 """What two selections may share, and what to do about it."""
 BLOCK = 1 << 20
@@ -52,7 +54,8 @@ class Leak:
 
     kind: str
     """counts: the same counts of the same genes. few counts: the same with too few genes to tell cells apart. cell: the
-    same id. donor: cells of the same donor of the same dataset."""
+    same id. donor: cells of the same donor of the same dataset. unknown donor: cells of the same dataset whose donors
+    nobody named, which may be the same."""
     cells: tuple[int, int]
     """Cells of the first and of the second selection that it concerns."""
     datasets: tuple[str, ...]
@@ -64,8 +67,8 @@ class Leak:
 
     @property
     def refused(self) -> bool:
-        """True where `refuse_leaks` raises for it; equal cells of few genes it does not."""
-        return self.kind != "few counts"
+        """True where `refuse_leaks` raises for it; for equal cells of few genes and unknown donors it does not."""
+        return self.kind not in ("few counts", "unknown donor")
 
     def __str__(self) -> str:
         """Say how many, whose, which, and what to do."""
@@ -74,6 +77,7 @@ class Leak:
             "few counts": f"with counts in fewer than {identity.MIN_GENES} genes equal cells of the first side",
             "cell": "are cells of the first side",
             "donor": f"are of {len(self.donors)} donors that the first side has too",
+            "unknown donor": "are of unknown donors, as cells of the first side are",
         }[self.kind]
         pairs = ", ".join(f"{two} (there {one})" for one, two in self.examples)
         return (
@@ -83,7 +87,12 @@ class Leak:
 
 
 def find_leaks(
-    first: Cells, second: Cells, *, first_splits: Sequence[str] = (), second_splits: Sequence[str] = ()
+    first: Cells,
+    second: Cells,
+    *,
+    first_splits: Sequence[str] = (),
+    second_splits: Sequence[str] = (),
+    organisms: Sequence[str] = (),
 ) -> tuple[Leak, ...]:
     """Return what two selections of cells share.
 
@@ -94,6 +103,8 @@ def find_leaks(
         splits that differ.
     first_splits, second_splits
         Only cells of these splits; empty for all.
+    organisms
+        Only cells of these organisms, in any spelling; empty for all.
 
     Returns
     -------
@@ -103,9 +114,12 @@ def find_leaks(
     Raises
     ------
     LoaderInputError
-        When a split is none, or both selections are the same cells.
+        When a split or an organism is none, or both selections are the same cells.
     """
-    sides = _Side(first, tuple(first_splits)), _Side(second, tuple(second_splits))
+    sides = (
+        _Side(first, tuple(first_splits), tuple(organism_codes(first, organisms)) if organisms else ()),
+        _Side(second, tuple(second_splits), tuple(organism_codes(second, organisms)) if organisms else ()),
+    )
     if first is second and (not (first_splits and second_splits) or set(first_splits) & set(second_splits)):
         shared = sorted(set(first_splits or SPLITS) & set(second_splits or SPLITS))
         raise LoaderInputError("second_splits", shared, "splits of these cells that the first selection leaves out")
@@ -115,25 +129,30 @@ def find_leaks(
     leaks += _leak(sides, "counts", one[~few_one], two[~few_two], COUNT_HASH)
     leaks += _leak(sides, "few counts", one[few_one], two[few_two], COUNT_HASH)
     leaks += _leak(sides, "cell", *_equal(sides, CELL_ID), CELL_ID)
-    leaks += _donor_leak(sides)
+    leaks += _donor_leaks(sides)
     return tuple(leaks)
 
 
 def refuse_leaks(
-    first: Cells, second: Cells, *, first_splits: Sequence[str] = (), second_splits: Sequence[str] = ()
+    first: Cells,
+    second: Cells,
+    *,
+    first_splits: Sequence[str] = (),
+    second_splits: Sequence[str] = (),
+    organisms: Sequence[str] = (),
 ) -> tuple[Leak, ...]:
     """Refuse two selections that share cells or donors; parameters as in `find_leaks`.
 
     Returns
     -------
-    What they share that is no reason to refuse: equal cells with too few genes to tell them apart.
+    What they share that is no reason to refuse: equal cells with too few genes to tell them apart, unknown donors.
 
     Raises
     ------
     LeakageError
         Naming every overlap; its `leaks` are those of `find_leaks`.
     """
-    leaks = find_leaks(first, second, first_splits=first_splits, second_splits=second_splits)
+    leaks = find_leaks(first, second, first_splits=first_splits, second_splits=second_splits, organisms=organisms)
     if refused := [leak for leak in leaks if leak.refused]:
         raise LeakageError(refused)
     return leaks
@@ -147,6 +166,8 @@ class _Side:
     """Where they are."""
     splits: tuple[str, ...]
     """Only of these; empty for all."""
+    organisms: tuple[int, ...] = ()
+    """Only of these, by code; empty for all."""
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.splits if name not in SPLITS]:
@@ -159,7 +180,11 @@ class _Side:
         wanted = [SPLITS.index(name) for name in self.splits]
         for start in range(0, len(self.cells), BLOCK):
             numbers = np.arange(start, min(start + BLOCK, len(self.cells)))
-            yield numbers[np.isin(self.cells.codes("split", numbers), wanted)] if wanted else numbers
+            if wanted:
+                numbers = numbers[np.isin(self.cells.codes("split", numbers), wanted)]
+            if self.organisms:
+                numbers = numbers[np.isin(self.cells.codes("organism", numbers), self.organisms)]
+            yield numbers
 
     def hashes(self, column: str, low: int, high: int) -> Iterator[tuple[npt.NDArray[np.uint64], Numbers]]:
         """Yield the hashes from low to below high, multiples of 2^32, and their cells, block by block."""
@@ -238,13 +263,18 @@ def _leak(sides: tuple[_Side, _Side], kind: str, one: Numbers, two: Numbers, col
     return [Leak(kind, (len(one), len(two)), *names, examples)]
 
 
-def _donor_leak(sides: tuple[_Side, _Side]) -> list[Leak]:
-    """Return the leak of donors of the same name; a name holds the dataset, so that no two donors share one."""
+def _donor_leaks(sides: tuple[_Side, _Side]) -> list[Leak]:
+    """Return the leaks of donors of the same name; a name holds the dataset, so that no two donors share one."""
     names = [np.array(side.cells.about["vocabulary"]["donor"], dtype=object) for side in sides]
     tallies = [_Tally.of(side, np.ones(len(words), dtype=bool)) for side, words in zip(sides, names, strict=True)]
     there = [set(words[tally.donors > 0]) for words, tally in zip(names, tallies, strict=True)]
-    if not (shared := there[0] & there[1]):
-        return []
+    shared = there[0] & there[1]
+    unknown = {word for word in shared if word.endswith("/unknown")}
+    kinds = {"donor": shared - unknown, "unknown donor": unknown}
+    return [_donor_leak(sides, kind, some, names) for kind, some in kinds.items() if some]
+
+
+def _donor_leak(sides: tuple[_Side, _Side], kind: str, shared: set[str], names: Sequence[npt.NDArray]) -> Leak:
     one, two = (
         _Tally.of(side, np.array([word in shared for word in words], dtype=bool))
         for side, words in zip(sides, names, strict=True)
@@ -252,7 +282,7 @@ def _donor_leak(sides: tuple[_Side, _Side]) -> list[Leak]:
     example = names[1][sides[1].cells.codes("donor", np.array([two.first]))[0]]
     partner = _Tally.of(sides[0], names[0] == example)
     cells = int(one.donors.sum()), int(two.donors.sum())
-    return [Leak("donor", cells, *two.names(sides[1].cells), ((partner.first, two.first),))]
+    return Leak(kind, cells, *two.names(sides[1].cells), ((partner.first, two.first),))
 
 
 @dataclass(frozen=True, eq=False)

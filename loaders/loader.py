@@ -58,6 +58,9 @@ class _Moving(IterableDataset):
 class CellLoader:
     """Batches of one rank, epoch by epoch: `set_epoch(0)`, iterate, `set_epoch(1)`, iterate; docs/loaders.md shows it.
 
+    Without `set_epoch`, an iteration that follows one that was finished is of the next epoch. One that follows an
+    iteration that was broken off begins the same epoch again.
+
     Parameters
     ----------
     stream
@@ -69,6 +72,7 @@ class CellLoader:
     def __init__(self, stream: CellStream, options: LoaderOptions | None = None) -> None:
         self.stream, self.options = stream, options or LoaderOptions()
         self._epoch, self._position, self._before, self._resumed = 0, 0, 0, False
+        self._finished = False
         self._turn = 0
         self._place: torch.Tensor | None = None
         self._batches: DataLoader | None = None
@@ -80,6 +84,7 @@ class CellLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration is of; it begins at 0 unless a state of this very epoch was loaded."""
+        self._finished = False
         if epoch != self._epoch:
             self._epoch, self._position, self._before, self._resumed = epoch, 0, 0, False
 
@@ -97,6 +102,7 @@ class CellLoader:
         """
         epoch, position = self.stream.sampler.resume(state)
         self._epoch, self._position, self._before, self._resumed = epoch, position, position, True
+        self._finished = False
 
     def _state_before(self) -> dict[str, Any]:
         """Return where the batch last handed out begins."""
@@ -112,6 +118,8 @@ class CellLoader:
         WorkerError
             When a worker failed or died.
         """
+        if self._finished:
+            self.set_epoch(self._epoch + 1)
         self._turn += 1
         turn, epoch, start = self._turn, self._epoch, self._position if self._resumed else 0
         self._position, self._before, self._resumed = start, start, False
@@ -127,6 +135,7 @@ class CellLoader:
                 self.close()
             raise
         assert done == len(shares), f"{done} of {len(shares)} batches"
+        self._finished = True
         if not self.options.persistent:
             self.close()
 

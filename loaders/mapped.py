@@ -12,6 +12,7 @@ import hashlib
 import json
 import mmap
 import os
+from contextlib import suppress
 from functools import cache
 from math import gcd
 from typing import TYPE_CHECKING, Any
@@ -175,7 +176,8 @@ class MappedArray:
         if hasattr(mmap, "MADV_WILLNEED"):
             for first, last in spans:
                 start = first // mmap.PAGESIZE * mmap.PAGESIZE
-                self._region.madvise(mmap.MADV_WILLNEED, start, last - start)
+                with suppress(OSError, ValueError):
+                    self._region.madvise(mmap.MADV_WILLNEED, start, last - start)
 
     def in_memory(self, places: npt.NDArray[np.int64]) -> bool:
         """Return whether the bytes at all these places are in the system's memory; False where it does not tell."""
@@ -184,7 +186,10 @@ class MappedArray:
         byte = [bytearray(1)]
         for place in places.tolist():
             number, offset = divmod(place, self._chunk)
-            handle = os.open(self._files[number], os.O_RDONLY)
+            try:
+                handle = os.open(self._files[number], os.O_RDONLY)
+            except OSError:  # moved or removed since it was mapped, which still reads
+                return False
             try:
                 os.preadv(handle, byte, offset, os.RWF_NOWAIT)
             except OSError:

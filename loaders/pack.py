@@ -126,7 +126,7 @@ class Pack(CellIndex):
         sizes = record_sizes(nnz, large)
         return PackedCells(gather(self._records.values, offset, sizes), np.cumsum(sizes) - sizes, nnz, low, large)
 
-    def will_need(self, cells: Numbers) -> None:
+    def will_need(self, cells: Numbers, stream: int = 0) -> None:
         """Tell the system which records are read next, so that a cold disk fetches them side by side.
 
         A hint costs as much as reading a record that is in memory already, so some are looked for there first, and if

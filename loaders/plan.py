@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ontology import cache_dir
+from ontology import UnknownOrganismError, cache_dir, get_organism
 
 from .cells import SPLITS
 from .errors import LoaderInputError
-from .group_files import GROUPS, MAXIMA, WEIGHTS, MappedSampler, keep_groups, save_facts
+from .group_files import GROUPS, MAXIMA, SUMS, WEIGHTS, MappedSampler, keep_groups, save_facts
 from .groups import build_groups, group_maxima
 from .joint_labels import joint_labels, spans
 from .sampler import GroupFacts, Sampler, SamplerConfig
+from .weighted_draws import sum_weights
 from .weights import compatible_groups
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from .vocabulary import Vocabulary
 
 FORMAT = "panatlas groups 1"
+WEIGHTS_FORMAT = 2
+"""Of the files for weighted draws, and of how cells are drawn by them."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class SamplingPlan:
     splits: tuple[str, ...] = ("train",)
     """Only cells of these splits of the release."""
     organisms: tuple[str, ...] = ()
-    """Only these, as the cells name them (`homo_sapiens`); empty for all."""
+    """Only these, in any spelling (`human`, `homo_sapiens`); empty for all."""
     labels: tuple[str, ...] = ("cell_type", "disease", "tissue", "assay", "sex", "development_stage")
     """Columns whose combinations are levelled; only `balanced` looks at them."""
     config: SamplerConfig = field(default_factory=SamplerConfig)
@@ -103,10 +106,10 @@ def make_sampler(
         "format": FORMAT,
         "cells": cells.fingerprint,
         "splits": sorted(plan.splits),
-        "organisms": sorted(_organisms(cells, plan)),
+        "organisms": sorted(organism_codes(cells, plan.organisms)),
         "labels": list(plan.labels) if balanced else [],
         "classes": {label: space.digest for label, space in classes.items() if space},
-        "expressed_weights": plan.expressed_weights,
+        "expressed_weights": WEIGHTS_FORMAT if plan.expressed_weights else False,
         "study_confidence": plan.study_confidence if balanced else 1.0,
     }
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
@@ -128,19 +131,29 @@ def _build(folder: Path, cells: Cells, plan: SamplingPlan, vocabulary: Vocabular
     save_facts(folder, GroupFacts(specific, compatible, confidence))
     codes.unlink()
     if plan.expressed_weights:
-        np.save(folder / MAXIMA, group_maxima(groups, _save_weights(cells, folder / WEIGHTS)))
+        weights = _save_weights(cells, folder / WEIGHTS)
+        np.save(folder / MAXIMA, group_maxima(groups, weights))
+        sum_weights(groups, weights, folder / SUMS)
 
 
-def _organisms(cells: Cells, plan: SamplingPlan) -> list[int]:
-    """Return the codes of the plan's organisms."""
+def organism_codes(cells: Cells, organisms: Sequence[str]) -> list[int]:
+    """Return the codes of organisms in any spelling; of all where none is named."""
     names = [known["organism"] for known in cells.about["organisms"]]
-    if unknown := sorted(set(plan.organisms) - set(names)):
+    wanted = {_experiment_name(name, names) for name in organisms}
+    if unknown := sorted(wanted - set(names)):
         raise LoaderInputError("organisms", unknown, f"some of {', '.join(names)}")
-    return [code for code, name in enumerate(names) if not plan.organisms or name in plan.organisms]
+    return [code for code, name in enumerate(names) if not wanted or name in wanted]
+
+
+def _experiment_name(name: str, known: Sequence[str]) -> str:
+    try:
+        return name if name in known else get_organism(name).experiment
+    except UnknownOrganismError:
+        return name
 
 
 def _chosen(cells: Cells, plan: SamplingPlan) -> Callable[[Numbers], npt.NDArray[np.bool_]]:
-    splits, organisms = [SPLITS.index(split) for split in plan.splits], _organisms(cells, plan)
+    splits, organisms = [SPLITS.index(split) for split in plan.splits], organism_codes(cells, plan.organisms)
     return lambda some: np.isin(cells.codes("split", some), splits) & np.isin(cells.codes("organism", some), organisms)
 
 

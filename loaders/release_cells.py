@@ -53,6 +53,11 @@ class PackOptions:
     progress: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None, repr=False)
     """Called with stage, cells done and cells in all."""
 
+    def __post_init__(self) -> None:
+        """Refuse a size that no file can have before anything is read."""
+        if self.piece_mib < 1:
+            raise LoaderInputError("piece_mib", self.piece_mib, "at least 1")
+
 
 @dataclass(frozen=True, eq=False)
 class Choice:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from .alias import AliasTable, make_alias_table
 from .counters import make_key, permute, random_units
 from .errors import LoaderInputError, StateMismatchError
+from .weighted_draws import draw_weighted, sum_weights
 from .weights import Weighting, group_weights
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from .groups import CellGroups
 
 Cells = npt.NDArray[np.int64]
-ATTEMPTS = 24
-"""Rejections per draw before the exact, slower way is taken; which one it was changes no probability."""
+ATTEMPTS = 8
+"""Rejections per draw before cumulated weights are searched; which one it was changes no probability."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,17 @@ class SamplerConfig:
     """Seed of the order."""
     weighting: Weighting = field(default_factory=Weighting)
     """How group sizes become weights, for `balanced`."""
+
+    def __post_init__(self) -> None:
+        """Refuse fractions, and make equal numbers alike: a stream's fingerprint has them."""
+        object.__setattr__(self, "replacement", bool(self.replacement))
+        for name in ("draws", "seed"):
+            value = getattr(self, name)
+            if value is None and name == "draws":
+                continue
+            if not isinstance(value, int | float | np.number) or value != int(value):
+                raise LoaderInputError(name, value, "a whole number")
+            object.__setattr__(self, name, int(value))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +86,8 @@ class Sampler:
     cell_weights, maxima
         Weight by cell number, above 0, and the largest of each group (`group_maxima`): how often a cell is drawn among
         those of its group. Both or neither.
+    weight_sums
+        Of the cell weights (`sum_weights`); None computes them when they are first needed.
 
     Raises
     ------
@@ -90,6 +104,7 @@ class Sampler:
         facts: GroupFacts | None = None,
         cell_weights: npt.NDArray | None = None,
         maxima: npt.NDArray[np.float64] | None = None,
+        weight_sums: npt.NDArray[np.float64] | None = None,
     ) -> None:
         if config.kind not in ("sequential", "uniform", "balanced"):
             raise LoaderInputError("kind", config.kind, "sequential, uniform or balanced")
@@ -102,7 +117,7 @@ class Sampler:
             raise LoaderInputError("cell_weights", config, "kind balanced with replacement")
         self.groups, self.config = groups, config
         self._facts = facts or GroupFacts()
-        self._cell_weights, self._maxima = cell_weights, maxima
+        self._cell_weights, self._maxima, self._weight_sums = cell_weights, maxima, weight_sums
         self.fingerprint = f"{make_key(release, sorted(asdict(config).items()), self._digest()):016x}"
         self._key = make_key(self.fingerprint)
         self._remember()
@@ -253,15 +268,10 @@ class Sampler:
 
     def _exact(self, groups: Cells, units: npt.NDArray[np.float64]) -> Cells:
         """Draw inside groups by their cumulated weights: what rejection gave up on, with the same distribution."""
-        out = np.empty(len(groups), dtype=np.int64)
-        for group in np.unique(groups):
-            mine = np.flatnonzero(groups == group)
-            members = self._cells(np.arange(self.groups.offsets[group], self.groups.offsets[group + 1]))
-            assert self._cell_weights is not None
-            cumulated = np.cumsum(self._cell_weights[members], dtype=np.float64)
-            hits = np.searchsorted(cumulated, units[mine] * cumulated[-1], side="right")
-            out[mine] = members[np.minimum(hits, len(members) - 1)]
-        return out
+        assert self._cell_weights is not None
+        if self._weight_sums is None:
+            self._weight_sums = sum_weights(self.groups, self._cell_weights)
+        return draw_weighted(self.groups, self._cell_weights, self._weight_sums, groups, units)
 
     def _stratified(self, epoch: int, positions: npt.NDArray[np.uint64]) -> Cells:
         """Give each group its quota of an epoch's shuffled positions, and walk its cells in a keyed order."""

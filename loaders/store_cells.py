@@ -89,7 +89,7 @@ class StoreCells(CellIndex):
         """
         return self._window().read(self._known(cells))
 
-    def will_need(self, cells: Numbers) -> None:
+    def will_need(self, cells: Numbers, stream: int = 0) -> None:
         """Begin to read a window of draws: announce each window once, best before the one before it is used up.
 
         Parameters
@@ -97,8 +97,10 @@ class StoreCells(CellIndex):
         cells
             In the order in which they will be read. Where they exceed half of the memory allowed, the first ones are
             read ahead and the others when asked for.
+        stream
+            Number of the stream that reads them: each has its two last windows held, as far as memory allows.
         """
-        self._window().announce(self._known(cells))
+        self._window().announce(self._known(cells), stream)
 
     @property
     def held(self) -> int:

@@ -109,7 +109,8 @@ class CellStream(IterableDataset):
     Raises
     ------
     LoaderInputError
-        When there are fewer cells than ranks in an evaluation, or a number is out of its range.
+        When there are fewer cells than ranks in an evaluation, too few in a training to give each rank one batch, or a
+        number is out of its range.
     """
 
     def __init__(
@@ -127,7 +128,11 @@ class CellStream(IterableDataset):
         self.options = options or StreamOptions()
         self.epoch, self.position = epoch, position
         self._key = make_key(sampler.fingerprint, "collate")
-        self.shares(0)
+        if len(sampler) and not len(self.shares(0)):
+            size, ranks = self.options.batch_size, self.options.ranks
+            raise LoaderInputError(
+                "batch_size", size, f"a full batch for each of {ranks} ranks, and an epoch has {len(sampler)} draws"
+            )
 
     def shares(self, position: int) -> Shares:
         """Return the rounds from a position of an epoch on."""
@@ -171,7 +176,8 @@ class CellStream(IterableDataset):
     def _announced(self, window: list[tuple[Numbers, Numbers]] | None) -> list[tuple[Numbers, Numbers]] | None:
         """Tell the cells what is read soon."""
         if window is not None and self.options.window:
-            self.cells.will_need(np.concatenate([part for _, cells in window for part in self._read_with(cells)]))
+            parts = [part for _, cells in window for part in self._read_with(cells)]
+            self.cells.will_need(np.concatenate(parts), self._key)
         return window
 
     def _read_with(self, cells: Numbers) -> Iterator[Numbers]:

@@ -40,7 +40,10 @@ class Weighting:
     """Exponent of the first epoch of a curriculum, above 0."""
 
     def __post_init__(self) -> None:
-        """Refuse what no distribution follows from."""
+        """Refuse what no distribution follows from, and make equal numbers alike: a stream's fingerprint has them."""
+        for name in ("scale", "alpha", "max_share", "max_repeats", "curriculum_start"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "curriculum_epochs", int(self.curriculum_epochs))
         rules = (
             ("scale", self.scale > 0, "above 0"),
             ("alpha", 0 <= self.alpha <= 1, "0 to 1"),

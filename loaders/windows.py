@@ -2,7 +2,8 @@
 
 A store gives a thousand cells here and there at a fraction of what a thousand single reads cost. So a stream announces
 the draws to come, a window at a time; each is sorted, every cell in it read once, by a thread of its own. The two last
-announced are held. What does not fit into the budget is read when asked for. store_cells.py is the one user.
+of each stream are held, so that a validation in the middle of an epoch costs the training nothing. What does not fit
+into the budget is read when asked for. store_cells.py is the one user.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +28,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WINDOWS = 2
-"""Windows held: the one handed out and the one that is read."""
+"""Windows held of a stream: the one handed out and the one that is read."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """Cells read ahead."""
+
+    stream: int
+    """Whose draws they are."""
+    cells: Numbers
+    """Ascending, each once."""
+    size: int
+    """Most bytes of their records."""
+    records: Future[PackedCells]
+    """Theirs, in this order."""
 
 
 class WindowCache:
@@ -47,7 +63,7 @@ class WindowCache:
     ) -> None:
         self._read, self._sizes, self._budget = read, sizes, budget
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="panatlas-window")
-        self._windows: deque[tuple[Numbers, Future[PackedCells]]] = deque(maxlen=WINDOWS)
+        self._windows: deque[_Window] = deque()  # as they were announced
 
     def close(self) -> None:
         """Let go of everything; what is being read is waited for."""
@@ -57,32 +73,41 @@ class WindowCache:
     @property
     def held(self) -> int:
         """Return the bytes of records held, those included that are being read."""
-        return sum(len(future.result().data) for _, future in self._windows)
+        return sum(len(window.records.result().data) for window in self._windows)
 
-    def announce(self, cells: Numbers) -> None:
-        """Begin to read a window; the one before the last announced is let go.
+    def announce(self, cells: Numbers, stream: int = 0) -> None:
+        """Begin to read a window; the one before the last of its stream is let go, and others where room is needed.
 
         Parameters
         ----------
         cells
             In the order they will be asked for; where not all fit, the first ones are read ahead.
+        stream
+            Number of the stream that asks.
         """
         # Each cell once, in the order of its first draw, as far as half of the budget goes.
         known, first = np.unique(cells, return_index=True)
         known = known[np.argsort(first)]
-        fits = int(np.searchsorted(np.cumsum(self._sizes(known)), self._budget // WINDOWS, side="right"))
+        sizes = np.cumsum(self._sizes(known))
+        fits = int(np.searchsorted(sizes, self._budget // WINDOWS, side="right"))
         if fits < len(known):
             log.warning("%d of the %d cells of a window exceed the memory allowed", len(known) - fits, len(known))
-        if len(self._windows) == WINDOWS:
-            self._windows.popleft()[1].cancel()
+        size = int(sizes[fits - 1]) if fits else 0
+        mine = [window for window in self._windows if window.stream == stream]
+        if len(mine) == WINDOWS:
+            self._let_go(mine[0])
+        while sum(window.size for window in self._windows) + size > self._budget:
+            # Of the others first: what this stream hands out now is still to be read.
+            self._let_go(next((window for window in self._windows if window.stream != stream), self._windows[0]))
         wanted = np.sort(known[:fits])
-        self._windows.append((wanted, self._thread.submit(self._read, wanted)))
+        self._windows.append(_Window(stream, wanted, size, self._thread.submit(self._read, wanted)))
 
     def read(self, cells: Numbers) -> PackedCells:
         """Return the records of these cells, in this order, cells repeated or not."""
         rest = np.arange(len(cells))
         places, parts = np.empty(len(cells), dtype=np.int64), []
-        for known, future in list(self._windows):
+        for window in list(self._windows):
+            known, future = window.cells, window.records
             at = np.searchsorted(known, cells[rest])
             held = np.zeros(len(rest), dtype=np.bool_)
             held[at < len(known)] = known[at[at < len(known)]] == cells[rest][at < len(known)]
@@ -100,3 +125,7 @@ class WindowCache:
             places[mine] = before + np.arange(len(mine))
             before += len(mine)
         return join_records(taken).take(places)
+
+    def _let_go(self, window: _Window) -> None:
+        window.records.cancel()
+        self._windows.remove(window)

@@ -256,7 +256,9 @@ def test_a_collection_without_our_ledger_is_left_alone(tmp_path: Path) -> None:
     assert tree(tmp_path / "atlas") == before
 
 
-def test_another_gene_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_gene_table_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Columns of X are positions in the table an atlas was made with."""
     uri = str(tmp_path / "atlas")
     ingest(write_source(tmp_path / "a.h5ad", id="a"), uri, FAST)
@@ -267,6 +269,7 @@ def test_another_gene_table_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(MODULE, "load_gene_table", lambda _: other)
     with pytest.raises(StoreError, match="another gene table"):
         ingest(second, uri, FAST)
+    assert "leftovers" not in caplog.text, "nothing was written, so nothing was removed"
     assert tree(tmp_path / "atlas") == before
 
 
@@ -285,6 +288,18 @@ def test_another_declaration_of_the_same_content_is_told(tmp_path: Path) -> None
     ingest(write_source(tmp_path / "a.h5ad", id="a"), uri, FAST)
     again = ingest(write_source(tmp_path / "a.h5ad", id="a", constants={"sex": "female"}), uri, FAST)
     assert (again.status, [f.code for f in again.findings]) == ("unchanged", ["declaration-differs"])
+
+
+def test_the_other_setting_of_neighbours_is_told(tmp_path: Path) -> None:
+    uri = str(tmp_path / "atlas")
+    source = write_source(tmp_path / "a.h5ad", id="a")
+    assert ingest(source, uri, FAST).releases["neighbours"] == "no"
+    with_them = IngestOptions(doublets=False)
+    for _ in range(2):  # the receipt of the first asking does not hide what is stored
+        again = ingest(source, uri, with_them)
+        assert (again.status, [f.code for f in again.findings]) == ("unchanged", ["neighbours-differ"])
+        assert "new atlas" in again.findings[0].remedy
+    assert ingest(source, uri, FAST).findings == ()
 
 
 def test_the_same_content_under_another_organism_is_rejected(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ Expected numbers are counted in pandas over obs as tiledbsoma reads it.
 
 from __future__ import annotations
 
+import itertools
+import shlex
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +18,8 @@ import tiledbsoma as soma
 
 from atlas import Atlas, IngestOptions, ingest, open_atlas
 from catalog import make_release
-from catalog.splits import split_of
+from catalog.leakage import Leaks, find_faults
+from catalog.splits import Population, SplitPlan, assign_splits, split_of
 from tests.factories import make_adata, write_source
 
 if TYPE_CHECKING:
@@ -203,3 +206,47 @@ def test_one_group_alone_cannot_be_shared_out(tmp_path):
     empty = [f for f in made.findings if f.code == "empty-split"]
     assert len(empty) == 2
     assert all("none can be spared" in f.remedy for f in empty)
+
+
+TWO = [Population("Homo sapiens", dataset, "ada b", "", 10, 10) for dataset in ("one", "two")]
+
+
+def advice(pins: dict[str, list[str]]) -> tuple[str, dict[str, list[str]]]:
+    """Return the remedy for equal cells of `TWO`, and the pins it proposes by split."""
+    places = assign_splits(SplitPlan("donor", 0, pins), TWO)
+    assert places[0].split != places[1].split
+    remedy = find_faults(Leaks(2, 0, ((0, 1, 2),), ()), places, "donor", allow_leaks=False)[0].remedy
+    words = shlex.split(remedy.partition("(")[2].partition(")")[0])
+    proposed: dict[str, list[str]] = {}
+    for flag, pin in itertools.pairwise(words):
+        if flag.startswith("--"):
+            proposed.setdefault(flag[2:], []).append(pin)
+    return remedy, proposed
+
+
+@pytest.mark.parametrize("pinned", [("test", "donor:one/ada b"), ("test", "donor:two/ada b"), ("test", "dataset:two")])
+def test_the_pins_that_cure_a_leak_agree_with_those_given(pinned):
+    given = {pinned[0]: [pinned[1]]}
+    _, proposed = advice(given)
+    both = {name: given.get(name, []) + proposed.get(name, []) for name in {*given, *proposed}}
+    cured = assign_splits(SplitPlan("donor", 0, both), TWO)
+    assert cured[0].split == cured[1].split
+
+
+def test_two_donors_pinned_apart_are_told_which_pin_to_change():
+    remedy, proposed = advice({"train": ["donor:one/ada b"], "test": ["donor:two/ada b"]})
+    assert "--train 'donor:two/ada b' in the place of --test 'donor:two/ada b'" in remedy
+    assert proposed == {"train": ["donor:two/ada b"], "test": ["donor:two/ada b"]}
+
+
+@pytest.mark.parametrize(("publication", "severity"), [("doi:10.1/x", "warning"), ("", "info")])
+def test_unknown_donors_beside_named_ones_of_the_study_in_another_split_are_a_warning(publication, severity):
+    cells = [
+        Population("Homo sapiens", "one", "ada", publication, 10, 10),
+        Population("Homo sapiens", "two", "unknown", publication, 7, 7),
+    ]
+    for test, expected in (("donor:two/unknown", severity), (None, "info")):
+        pins = {"train": ["donor:one/ada"] + ([] if test else ["donor:two/unknown"]), "test": [test] if test else []}
+        places = assign_splits(SplitPlan("donor", 0, pins), cells)
+        told = [f for f in find_faults(Leaks(0, 0, (), ()), places, "donor", allow_leaks=False) if "unknown" in f.code]
+        assert [(f.severity, f.count) for f in told] == [(expected, 7)]

@@ -56,7 +56,7 @@ def test_no_release_says_how_to_make_one(atlas):
 
 
 def test_sql_sees_the_splits_of_the_newest_or_a_named_release(atlas, grow):
-    with pytest.raises(QueryError, match="once a release is"):
+    with pytest.raises(QueryError, match="once a whole release is"):
         sql(atlas, "FROM splits")
     first = make_release(atlas, "first", seed=1).manifest["split"]["cells"]
     count = "SELECT split, count(*) AS n FROM splits JOIN obs USING (organism, soma_joinid) GROUP BY 1"

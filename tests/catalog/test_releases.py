@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing as mp
+import os
+import signal
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -137,6 +140,34 @@ def test_a_failure_leaves_nothing(atlas, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         make_release(atlas, "first")
     assert list((atlas.root / "releases").iterdir()) == []
+
+
+def test_what_a_killed_maker_left_is_swept_and_a_living_makers_is_not(atlas, monkeypatch):
+    """A maker is killed in a process of its own; then one is asked for while another is still at work."""
+    process = mp.get_context("spawn").Process(target=_make_and_die, args=(atlas.uri,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    home = atlas.root / "releases"
+    (left,) = home.iterdir()
+    real, seen = releases._show_cells, []
+
+    def make_another(*args: object) -> None:
+        monkeypatch.setattr(releases, "_show_cells", real)
+        seen.extend(home.iterdir())
+        make_release(atlas, "second")
+        real(*args)
+
+    monkeypatch.setattr(releases, "_show_cells", make_another)
+    assert make_release(atlas, "first").status == "written"
+    assert len(seen) == 1
+    assert left not in seen
+    assert {p.name for p in home.iterdir()} == {"first", "second"}
+
+
+def _make_and_die(uri: str) -> None:
+    releases._show_cells = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    make_release(uri, "first")
 
 
 def test_a_damaged_release_is_not_taken_for_the_same(atlas):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from atlas import StoreError
-from catalog import QueryError, export_tables, sql
+from catalog import QueryError, export_tables, make_release, sql
 from catalog.views import connect, run
 
 
@@ -144,3 +144,41 @@ def test_values_are_bound_not_pasted(small):
 def test_no_atlas_says_how_to_make_one(tmp_path):
     with pytest.raises(StoreError, match="panatlas ingest"):
         sql(str(tmp_path / "none"), "SELECT 1")
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+def test_a_damaged_release_stops_only_what_asks_for_it(tmp_path, grow, damage):
+    grow(tmp_path / "atlas", "lungs", "human", 30)
+    uri = str(tmp_path / "atlas")
+    file = make_release(uri, "rk").folder / "splits.parquet"
+    assert sql(uri, "SELECT count(*) AS n FROM splits")["n"].to_pylist() == [30]
+    file.chmod(0o644)
+    file.unlink() if damage == "removed" else file.write_bytes(file.read_bytes()[:200])
+    assert sql(uri, "SELECT count(*) AS n FROM obs")["n"].to_pylist() == [30]
+    with pytest.raises(QueryError, match="splits"):
+        sql(uri, "SELECT * FROM splits")
+    with pytest.raises(StoreError, match=r"rk/splits\.parquet.*restore release rk"):
+        sql(uri, "SELECT count(*) FROM obs", release="rk")
+
+
+def test_a_join_larger_than_memory_is_spilled_and_leaves_nothing(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    side = "(SELECT hash(range) AS k, range AS {} FROM range(2000000))"
+    query = f"SELECT count(*) AS n FROM {side.format('v')} JOIN {side.format('w')} USING (k) WHERE v = w"
+    assert sql(small[0], query, memory_limit="60MB")["n"].to_pylist() == [2000000]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_for_spilling_opens_no_other(small, tmp_path, monkeypatch):
+    """DuckDB lets a query read where it spills; that is a folder of its own, and nothing beside it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "secret.csv").write_text("password\nhunter2\n")
+    with connect(export_tables(small[0])) as connection:
+        (folder,) = connection.sql("SELECT current_setting('temp_directory')").fetchall()[0]
+        assert [str(p) for p in tmp_path.iterdir() if p.is_dir()] == [folder]
+        for path in (f"{tmp_path}/secret.csv", f"{folder}/../secret.csv"):
+            with pytest.raises(QueryError, match="only the views"):
+                run(connection, f"SELECT * FROM read_text('{path}')")
+        with pytest.raises(QueryError, match="read-only"):
+            run(connection, f"COPY obs TO '{folder}/x.csv'")
+    assert [p.name for p in tmp_path.iterdir()] == ["secret.csv"]

@@ -76,7 +76,7 @@ class MadeCells:
         data, genes = np.array([c for _, c in pairs], float), np.array([g for g, _ in pairs], np.int64)
         return encode_cells(sp.csr_matrix((data, genes, indptr), shape=(len(rows), width)))
 
-    def will_need(self, cells: np.ndarray) -> None:
+    def will_need(self, cells: np.ndarray, stream: int = 0) -> None:
         pass
 
     def neighbours(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,16 +16,20 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 from loaders import (
+    AnnDataCells,
     CellDataModule,
     CellLoader,
     CollateConfig,
     DataOptions,
     LeakageError,
+    LoaderInputError,
     LoaderOptions,
     SamplerConfig,
     SamplingPlan,
     StateMismatchError,
+    Vocabulary,
 )
+from tests.factories import make_adata
 from tests.loaders.toy_cells import WORDS, ToyCells
 
 if TYPE_CHECKING:
@@ -288,3 +293,107 @@ def test_two_processes_share_out_the_epoch(cache: Path, tmp_path: Path, repo: Pa
     assert [len(part["train"]) for part in told] == [3, 3]
     held = sorted(position for part in told for batch in part["held"] for position in batch)
     assert held == list(range(int((CELLS.column("split") == 1).sum())))
+
+
+@pytest.mark.parametrize("after", [{"max_epochs": 4}, {"max_epochs": -1, "max_steps": 28}], ids=str)
+@pytest.mark.parametrize(
+    "before",
+    [{"max_steps": 3}, {"max_steps": 7}, {"max_steps": 10}, {"max_epochs": 2}, {"limit_train_batches": 5}],
+    ids=str,
+)
+@pytest.mark.parametrize("limits", [{}, {"limit_val_batches": 0}, {"val_check_interval": 3}], ids=str)
+def test_what_is_saved_when_training_ends_loses_no_batch(
+    cache: Path, tmp_path: Path, before: dict[str, int], after: dict[str, int], limits: dict[str, int]
+) -> None:
+    limits = {**limits, **{k: v for k, v in before.items() if k.startswith("limit")}}
+    before = {k: v for k, v in before.items() if k.startswith("max")} or {"max_epochs": 1}
+    whole = fit(data(cache), **after, **limits).seen
+    recorder, kept = Recorder(), ModelCheckpoint(tmp_path, save_last=True)
+    trainer = Trainer(callbacks=[kept], **before, **limits, **QUIET)
+    trainer.fit(recorder, datamodule=data(cache))
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    assert recorder.seen == whole[: len(recorder.seen)]
+    assert done(tmp_path / "after.ckpt") == len(recorder.seen)
+    for path in (tmp_path / "last.ckpt", tmp_path / "after.ckpt"):
+        assert fit(data(cache), path, **after, **limits).seen == whole[done(path) :], path
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3)])
+def test_what_is_saved_when_training_ends_goes_on_with_other_ranks(
+    cache: Path, tmp_path: Path, before: int, after: int
+) -> None:
+    trainer = Trainer(max_steps=2, enable_checkpointing=False, **QUIET)
+    trainer.fit(Recorder(), datamodule=data(cache, (0, before)))
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    state = {"stream": data(cache)._stream(SamplingPlan(ontology_aware=False), whole=True).sampler.fingerprint}
+    for rank in range(after):
+        loader = CellLoader(data(cache)._stream(data(cache).plan, whole=True).shared(rank, after))
+        loader.load_state_dict(state | {"epoch": 0, "position": 200 * before})
+        expected = [hash((*b.cell.tolist(), *b.genes.tolist(), *b.counts.tolist())) for _ in range(2) for b in loader]
+        rest = fit(data(cache, (rank, after)), tmp_path / "after.ckpt", max_epochs=2).seen
+        assert [what for *_, what in rest] == expected
+
+
+def test_another_vocabulary_or_collation_cannot_take_it_up(cache: Path, tmp_path: Path) -> None:
+    fit(data(cache), max_epochs=None, max_steps=3, callbacks=each_step(tmp_path))
+    path = max((tmp_path / "step").iterdir(), key=done)
+    kept = torch.load(path, weights_only=True)["CellDataModule"]
+    assert Vocabulary.from_json(kept["vocabulary"]) == WORDS
+    moved = Vocabulary(WORDS.organisms[::-1], WORDS.genes[::-1])
+
+    def module(words: Vocabulary, collate: CollateConfig, **options: Any) -> CellDataModule:
+        chosen = DataOptions(batch_size=100, **options)
+        return CellDataModule(CELLS, words, SamplingPlan(ontology_aware=False), collate, chosen, cache=cache)
+
+    with pytest.raises(StateMismatchError, match=r"of vocabulary .*Vocabulary\.from_json.*accept_changes=True"):
+        fit(module(moved, COLLATE), path)
+    other = replace(COLLATE, length=15, seed=9)
+    with pytest.raises(StateMismatchError, match="collation length=20, seed=0, and this one is length=15, seed=9"):
+        fit(module(WORDS, other), path)
+    assert len(fit(module(moved, other, accept_changes=True), path, max_epochs=1).seen) == 4
+    trainer = Trainer(enable_checkpointing=False, **QUIET)
+    trainer.test(Recorder(), datamodule=module(WORDS, other), ckpt_path=path, verbose=False)
+    with pytest.raises(StateMismatchError, match="of vocabulary"):
+        trainer.predict(Recorder(), datamodule=module(moved, COLLATE), ckpt_path=path)
+
+
+def test_a_training_split_that_fills_no_batch_is_refused(cache: Path) -> None:
+    with pytest.raises(LoaderInputError, match="batch_size=5000"):
+        fit(data(cache, batch_size=5000))
+
+
+def test_leaks_are_looked_for_among_the_organisms_of_the_plan_and_not_before_a_prediction(cache: Path) -> None:
+    leaky = ToyCells(1000)
+    mouse = leaky.column("organism") == 0
+    donors = np.where(mouse, leaky.column("donor") % 4, leaky.column("donor"))
+    leaky.__dict__["_values"] = {**leaky._values, "donor": donors}
+
+    def module(*organisms: str) -> CellDataModule:
+        plan = SamplingPlan(ontology_aware=False, organisms=organisms)
+        return CellDataModule(leaky, WORDS, plan, COLLATE, DataOptions(batch_size=50), cache=cache)
+
+    assert fit(module("human"), max_epochs=1).seen
+    with pytest.raises(LeakageError, match="donor"):
+        fit(module("mouse"), max_epochs=1)
+    recorder = Recorder()
+    trainer = Trainer(enable_checkpointing=False, **QUIET)
+    trainer.predict(recorder, datamodule=module("mouse"), return_predictions=False)
+    assert sum(len(b.cell) for b in recorder.held_out) == mouse.sum()
+
+
+def test_cells_without_donors_can_be_trained_on(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    adata = make_adata(60, 200)
+    del adata.obs["donor_id"]
+    adata.obs["side"] = ["train"] * 40 + ["validation"] * 20
+    cells = AnnDataCells(adata, "human", {"split": "side"})
+    module = CellDataModule(cells, None, SamplingPlan(), COLLATE, DataOptions(batch_size=10), cache=cache)
+    recorder = Recorder()
+    Trainer(max_epochs=1, enable_checkpointing=False, **QUIET).fit(recorder, datamodule=module)
+    assert len(recorder.seen) == 4
+    assert "20 cells of the second side are of unknown donors" in caplog.text
+
+
+def test_zeros_of_neighbours_are_refused_on_a_device_at_once(cache: Path) -> None:
+    collate = CollateConfig(length=20, zeros="neighbours")
+    with pytest.raises(LoaderInputError, match="fill_on_device"):
+        CellDataModule(CELLS, WORDS, None, collate, DataOptions(fill_on_device=True), cache=cache)

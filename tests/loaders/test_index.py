@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,9 +17,6 @@ from loaders import LoaderInputError, Pack, PackError, verified
 from loaders.cells import NO_CELL
 from loaders.index import NEIGHBOURS, CellIndex, IndexWriter
 from loaders.verified import sha256_of, verify_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RNG = np.random.default_rng(8)
 N_CELLS = 100_000
@@ -212,3 +211,48 @@ def test_a_folder_that_may_not_be_written_is_still_proved_once(
     file.write_bytes(file.read_bytes()[::-1])
     with pytest.raises(PackError, match="cells/label/c/0: other bytes"):
         CellIndex(copy)
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_but_not_a_live_ones(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, time; from loaders.index import IndexWriter;"
+        "w = IndexWriter(pathlib.Path(sys.argv[1]), {}); print('.', flush=True); time.sleep(600)"
+    )
+    makers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], stdout=subprocess.PIPE)
+        for name in ("a[1]", "other")
+    ]
+    try:
+        assert [maker.stdout.read(1) for maker in makers] == [b".", b"."]
+        before = set(tmp_path.iterdir())
+        assert len(before) == 2
+        live = IndexWriter(tmp_path / "a[1]", {})
+        assert set(tmp_path.iterdir()) > before, "nobody who is at work is disturbed"
+        live.__exit__(KeyboardInterrupt, None, None)
+        assert set(tmp_path.iterdir()) == before
+    finally:
+        for maker in makers:
+            maker.kill()
+            maker.communicate()
+    assert set(tmp_path.iterdir()) == before
+    with IndexWriter(tmp_path / "a[1]", {}) as writer:
+        writer.append({"x": np.arange(9)})
+        writer.write_genes(GENES)
+    left = {file.name for file in tmp_path.iterdir()}
+    assert len(left) == 2
+    assert {name[:12] for name in left} == {"a[1]", ".part-other-"}, "what is left of another target is not ours"
+
+
+def test_a_relative_path_is_found_from_another_folder(
+    tmp_path: Path,
+    columns: dict[str, np.ndarray],
+    graph: tuple[np.ndarray, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(tmp_path / "i", columns, graph, 1)
+    monkeypatch.chdir(tmp_path)
+    index = CellIndex(Path("i"))
+    monkeypatch.chdir("/")
+    index._arrays["cells/hash"].in_memory(np.array([0]))
+    assert pickle.loads(pickle.dumps(index)).fingerprint == index.fingerprint
+    assert len(index.genes()) == len(GENES)

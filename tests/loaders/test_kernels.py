@@ -58,7 +58,7 @@ def test_scratch_is_clean_after_every_batch_and_there_is_one_compilation() -> No
     assert len(collate_records.signatures) == 1
 
 
-@pytest.mark.parametrize("field", ["starts", "nnz", "large", "pairs", "data"])
+@pytest.mark.parametrize("field", ["starts", "nnz", "large", "pairs", "data", "low", "below", "fewer", "more"])
 def test_records_that_are_not_whole_are_found(field: str) -> None:
     cells = make_cells(1)
     cell = next(i for i, counts in enumerate(cells.counts) if max(counts.values(), default=0) >= 255)
@@ -70,6 +70,13 @@ def test_records_that_are_not_whole_are_found(field: str) -> None:
         parts["data"][tail : tail + 4] = np.array([parts["nnz"][1]], dtype="<u4").view(np.uint8)
     elif field == "data":
         parts["data"] = parts["data"][:-4]
+    elif field == "below":
+        parts["low"][1] = -1
+    elif field == "fewer":
+        parts["large"][1] -= 1
+    elif field == "more":  # one count says it is large, and has no pair
+        counts = slice(parts["starts"][1] + 2 * parts["nnz"][1], parts["starts"][1] + 3 * parts["nnz"][1])
+        parts["data"][counts][np.flatnonzero(parts["data"][counts] < 255)[0]] = 255
     else:
         parts[field][1] += 4000
     assert find_damaged(views_of(PackedCells(**parts))) == 1

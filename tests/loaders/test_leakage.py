@@ -216,3 +216,31 @@ def test_cells_queried_from_an_atlas_are_known_by_id_donor_and_counts(pack: Pack
     assert [(leak.kind, leak.cells) for leak in leaks if leak.kind != "few counts"] == [
         (kind, (120, 120)) for kind in ("counts", "cell", "donor")
     ]
+
+
+def test_unknown_donors_are_told_and_not_refused() -> None:
+    first, second = study(), study(31, seed=1)
+    first.obs["donor_id"] = ["unknown"] * 30 + ["ann"] * 10
+    second.obs["donor_id"] = ["unknown"] * 31
+    (leak,) = refuse_leaks(cells_of(first), cells_of(second))
+    assert (leak.kind, leak.cells, leak.examples) == ("unknown donor", (30, 31), ((0, 0),))
+    assert "columns={'donor': ...}" in str(leak)
+    second.obs.loc[second.obs_names[3], "donor_id"] = "ann"
+    with pytest.raises(LeakageError, match="1 cells of the second side are of 1 donors") as e:
+        refuse_leaks(cells_of(first), cells_of(second))
+    assert [leak.kind for leak in e.value.leaks] == ["donor"]
+
+
+def test_only_cells_of_the_organisms_that_are_named_are_compared() -> None:
+    cells = ToyCells(500)
+    shared = {"first_splits": ("train",), "second_splits": ("test",)}
+    mouse = cells.column("organism") == 0
+    donors = np.where(mouse, 0, cells.column("donor"))
+    cells.__dict__["_values"] = {**cells._values, "donor": donors}
+    (leak,) = find_leaks(cells, cells, **shared)
+    assert leak.cells[1] == (mouse & (cells.column("split") == 2)).sum()
+    (same,) = find_leaks(cells, cells, **shared, organisms=("mouse",))
+    assert same.cells == ((mouse & (cells.column("split") == 0)).sum(), leak.cells[1])
+    assert find_leaks(cells, cells, **shared, organisms=("homo_sapiens",)) == ()
+    with pytest.raises(LoaderInputError, match="organisms"):
+        find_leaks(cells, cells, **shared, organisms=("zebrafish",))

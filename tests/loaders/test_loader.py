@@ -82,7 +82,7 @@ def test_epochs_differ_and_return() -> None:
     loader = CellLoader(stream())
     assert len(loader) == len(EPOCHS[0]) == 14
     assert [epoch(loader, number) for number in (2, 0, 1)] == [EPOCHS[2], EPOCHS[0], EPOCHS[1]]
-    assert told(loader) == EPOCHS[1], "an epoch can be had again"
+    assert epoch(loader, 1) == EPOCHS[1], "an epoch can be had again"
     assert not set(EPOCHS[0]) & set(EPOCHS[1])
 
 
@@ -115,6 +115,21 @@ def test_a_state_is_of_the_batch_handed_out() -> None:
     assert loader.state_dict()["position"] == 470, "what fills no batch is done with, too"
 
 
+def test_iterations_without_set_epoch_are_of_one_epoch_after_another() -> None:
+    loader = CellLoader(stream())
+    assert [told(loader) for _ in range(3)] == EPOCHS
+    loader = CellLoader(stream())
+    next(iter(loader))
+    assert told(loader) == EPOCHS[0], "what was broken off begins again"
+    state = loader.state_dict()
+    assert state["epoch"] == 0
+    again = CellLoader(stream())
+    again.load_state_dict(state)
+    assert [told(again) for _ in range(3)] == [[], *EPOCHS[1:]]
+    again.load_state_dict(state | {"position": 320})
+    assert told(again) == EPOCHS[0][10:]
+
+
 def test_a_state_is_for_one_iteration_of_its_epoch() -> None:
     loader = CellLoader(stream())
     state = {"stream": SAMPLER.fingerprint, "epoch": 1, "position": 320}
@@ -122,7 +137,7 @@ def test_a_state_is_for_one_iteration_of_its_epoch() -> None:
     assert loader.state_dict() == state
     loader.set_epoch(1)
     assert told(loader) == EPOCHS[1][10:]
-    assert told(loader) == EPOCHS[1]
+    assert epoch(loader, 1) == EPOCHS[1]
     loader.load_state_dict(state)
     assert epoch(loader, 2) == EPOCHS[2]
 
@@ -181,6 +196,7 @@ def test_workers_give_what_a_loop_gives() -> None:
         assert epoch(loader, 0) == EPOCHS[0]
         first = workers_of(loader)
         assert epoch(loader, 1) == EPOCHS[1]
+        loader.set_epoch(1)
         batches = iter(loader)
         for _ in range(5):
             next(batches)
@@ -208,6 +224,7 @@ def test_a_stream_begun_on_a_pack_goes_on_in_a_worker_on_the_store(atlas: str, p
     begun = loader(open_cells(pack.path), 0)
     whole = told(begun)
     assert len(whole) == 9
+    begun.set_epoch(0)
     batches = iter(begun)
     for _ in range(4):
         next(batches)

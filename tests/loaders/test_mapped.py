@@ -85,6 +85,16 @@ def test_hints_go_to_pages_and_change_nothing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mapped.values, values)
 
 
+def test_a_hint_about_files_that_are_gone_raises_nothing(tmp_path: Path) -> None:
+    values = np.arange(3 * ALIGNMENT // 4, dtype="<i4")
+    write(tmp_path, "x", values, ALIGNMENT)
+    mapped = MappedArray(tmp_path / "x")
+    (tmp_path / "x").rename(tmp_path / "y")
+    assert not mapped.in_memory(np.array([0]))
+    mapped.will_need([(0, 4), (1 << 50, (1 << 50) + 1)])
+    np.testing.assert_array_equal(mapped.values, values)
+
+
 @pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the system does not tell what is in memory")
 def test_what_was_just_read_is_in_memory(tmp_path: Path) -> None:
     values = np.arange(3 * ALIGNMENT // 4, dtype="<i4")

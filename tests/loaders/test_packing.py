@@ -231,3 +231,9 @@ def test_each_label_says_what_it_was_given_to_in_each_dataset(pack: Pack, atlas:
             found += 1
     assert found == len(LABELS) * len(datasets)
     make_sampler(pack, SamplingPlan(study_confidence=0.5, ontology_aware=False))
+
+
+@pytest.mark.parametrize("piece_mib", [0, -3])
+def test_a_piece_of_no_size_is_refused_before_anything_is_read(piece_mib: int) -> None:
+    with pytest.raises(LoaderInputError, match="at least 1"):
+        PackOptions(piece_mib=piece_mib)

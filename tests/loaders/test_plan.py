@@ -7,7 +7,8 @@ import shutil
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,9 +28,6 @@ from loaders import (
 )
 from ontology import LabelSpace
 from tests.loaders.toy_cells import ToyCells
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CELLS = ToyCells(6000)
 PLAIN = SamplingPlan(ontology_aware=False)
@@ -202,7 +200,7 @@ def test_groups_are_built_once_and_pickle_to_their_place(tmp_path: Path, monkeyp
     np.testing.assert_array_equal(pickle.loads(sent).draw(3, 0, 6000), first.draw(3, 0, 6000))
 
 
-FILES = ["groups/order.npy", "groups/offsets.npy", "specific.npy", "weights.npy"]
+FILES = ["groups/order.npy", "groups/offsets.npy", "specific.npy", "weights.npy", "weight_sums.npy"]
 HARMS = [(file, harm) for file in FILES for harm in ("flip", "cut", "remove")] + [("files.json", "remove")]
 
 
@@ -244,6 +242,20 @@ def test_builders_at_once_make_one_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", samplers[0].folder.name]
 
 
+def test_what_a_killed_builder_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".groups-part-killed", ".part-of-a-pack"):
+        (tmp_path / name).mkdir()
+    folder = make_sampler(CELLS, plan(expressed_weights=True), cache=tmp_path).folder
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([".lock", ".part-of-a-pack", folder.name])
+
+
+def test_a_relative_cache_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sampler = make_sampler(CELLS, PLAIN, cache=Path("groups"))
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(sampler)).draw(0, 0, 99), sampler.draw(0, 0, 99))
+
+
 def test_a_builder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(LoaderInputError, match="some cell belongs to"):
         make_sampler(ToyCells(3, seed=2), plan(splits=("test",)), cache=tmp_path)
@@ -275,3 +287,13 @@ def test_a_code_without_a_value_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(CellsError, match=r"sex: codes 7\.\.8"):
         make_sampler(Broken(500), PLAIN, cache=tmp_path)
+
+
+def test_an_organism_may_be_spelled_in_any_way(tmp_path: Path) -> None:
+    found = {
+        make_sampler(CELLS, plan(organisms=(name,)), cache=tmp_path).fingerprint
+        for name in ("human", "homo_sapiens", "Homo sapiens", "NCBITaxon:9606")
+    }
+    assert len(found) == 1
+    with pytest.raises(LoaderInputError, match="mus_musculus, homo_sapiens"):
+        make_sampler(CELLS, plan(organisms=("unicorn",)), cache=tmp_path)

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,11 @@ from loaders import (
     build_groups,
     group_maxima,
 )
+from loaders.sampler import ATTEMPTS
+from loaders.weighted_draws import CELLS, sum_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RNG = np.random.default_rng(3)
 CODES = RNG.choice(40, size=9000, p=RNG.dirichlet(np.full(40, 0.4)))
@@ -105,6 +111,71 @@ def test_cell_weights_decide_inside_a_group(monkeypatch: pytest.MonkeyPatch) -> 
         common = expected > 5
         assert ((drawn - expected)[common] ** 2 / expected[common]).mean() == pytest.approx(1, abs=0.25)
         np.testing.assert_array_equal(one.draw(0, 777, 5), one.draw(0, 0, 1000)[777:782])
+
+
+class Counted(np.ndarray):
+    """Weights that count how many of them are read."""
+
+    touched = 0
+
+    def __getitem__(self, index: object) -> np.ndarray:
+        """Return plain numbers."""
+        Counted.touched += np.size(index)
+        return np.asarray(self)[index]
+
+
+def shallow(n: int) -> tuple[CellGroups, np.ndarray, np.ndarray]:
+    """Return groups, codes and weights, one cell in each group so deep that rejection nearly always gives up."""
+    codes = np.arange(n) % 3
+    weights = 1 + (np.arange(n) % 7) / 8
+    weights[[n // 2, n // 2 + 1, n // 2 + 2]] = 500.0
+    return build_groups([codes], 3, n), codes, weights
+
+
+def test_a_deep_cell_among_shallow_ones_comes_as_often_as_its_weight_says() -> None:
+    groups, codes, weights = shallow(3001)
+    one = Sampler(
+        groups, SamplerConfig(draws=400_000), release="r", cell_weights=weights, maxima=group_maxima(groups, weights)
+    )
+    drawn = np.bincount(one.draw(0, 0, 400_000), minlength=3001)
+    for group in range(3):
+        mine = codes == group
+        expected = weights[mine] / weights[mine].sum() * drawn[mine].sum()
+        assert expected.min() > 40
+        assert stats.chisquare(drawn[mine], expected).pvalue > 1e-4
+    np.testing.assert_array_equal(one.draw(0, 777, 5), one.draw(0, 0, 1000)[777:782])
+    sent = pickle.loads(pickle.dumps(one))
+    np.testing.assert_array_equal(sent.draw(3, 0, 999), one.draw(3, 0, 999))
+
+
+def test_a_weighted_draw_looks_at_few_weights_however_many_cells_there_are() -> None:
+    touched = []
+    for n in (20_000, 400_000):
+        groups, _, weights = shallow(n)
+        maxima, sums = group_maxima(groups, weights), sum_weights(groups, weights)
+        one = Sampler(
+            groups, SamplerConfig(), release="r", cell_weights=weights.view(Counted), maxima=maxima, weight_sums=sums
+        )
+        Counted.touched = 0
+        one.draw(0, 0, 1000)
+        touched.append(Counted.touched)
+    assert max(touched) < 1000 * (ATTEMPTS + CELLS)
+    assert touched[1] < 1.2 * touched[0]
+
+
+@pytest.mark.parametrize("block", [1 << 20, 37])
+def test_weights_are_summed_by_blocks_that_no_group_shares(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loaders.groups.BLOCK", block)
+    weights = RNG.integers(1, 1000, len(CODES)).astype(np.float32)
+    expected = []
+    for group in range(40):
+        within = np.cumsum(weights[group == CODES], dtype=np.float64)
+        expected += within[CELLS - 1 :: CELLS].tolist() + ([within[-1]] if len(within) % CELLS else [])
+    np.testing.assert_array_equal(sum_weights(GROUPS, weights), expected)
+    sum_weights(GROUPS, weights, tmp_path / "sums.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "sums.npy"), expected)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5, 30])
@@ -193,3 +264,18 @@ def test_contradictions_are_refused(config: dict, extra: dict) -> None:
         sampler().draw(-1, 0, 1)
     with pytest.raises(LoaderInputError, match="offset"):
         next(sampler().batches(0, 8, step=2, offset=2))
+
+
+def test_equal_configurations_give_the_same_stream() -> None:
+    plain = SamplerConfig(seed=1, draws=500, weighting=Weighting(scale=500.0, curriculum_epochs=2))
+    numpy = SamplerConfig(
+        seed=np.int64(1), draws=np.int32(500), weighting=Weighting(scale=500, alpha=1, curriculum_epochs=np.int64(2))
+    )
+    assert plain == numpy
+    assert Sampler(GROUPS, plain, release="r").fingerprint == Sampler(GROUPS, numpy, release="r").fingerprint
+
+
+@pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"draws": 10.5}, {"seed": "1"}, {"seed": None}])
+def test_numbers_that_are_not_whole_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(LoaderInputError, match=f"{next(iter(wrong))}=.*whole number"):
+        SamplerConfig(**wrong)

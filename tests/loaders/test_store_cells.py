@@ -6,6 +6,7 @@ import logging
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,22 @@ import pytest
 import tiledbsoma as soma
 
 from atlas import open_atlas
-from loaders import LoaderInputError, PackError, PackOptions, Sampler, SamplerConfig, build_groups, make_pack
+from loaders import (
+    CellStream,
+    LoaderInputError,
+    PackError,
+    PackOptions,
+    Sampler,
+    SamplerConfig,
+    SamplingPlan,
+    StreamOptions,
+    build_groups,
+    make_pack,
+    make_sampler,
+    make_vocabulary,
+)
 from loaders.cells import Cells
+from loaders.collate import CollateConfig, Collator
 from loaders.store_cells import StoreCells, open_store_cells
 
 if TYPE_CHECKING:
@@ -27,6 +42,7 @@ if TYPE_CHECKING:
     from .conftest import Loaded
 
 RNG = np.random.default_rng(6)
+SAMPLED = SamplingPlan(ontology_aware=False, labels=("cell_type",))
 
 
 @pytest.fixture
@@ -140,6 +156,29 @@ def test_the_bound_on_a_records_size_holds(cells: StoreCells, pack: Pack) -> Non
 def _exit_if_right(cells: StoreCells, chosen: np.ndarray, expected: int) -> None:
     cells.will_need(chosen)
     assert int(cells.read(chosen).data.astype(np.int64).sum()) == expected
+
+
+@pytest.mark.parametrize("fewer", [False, True])
+def test_a_stream_reads_windows_and_no_single_batches(
+    cells: StoreCells, fewer: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    read = cells._read
+    monkeypatch.setattr(cells, "_read", lambda some: (reads.append(len(some)), read(some))[1])
+    words = make_vocabulary(cells)
+    collator = Collator(words, cells, CollateConfig(length=20, neighbours=2, fewer_neighbours=fewer))
+    options = StreamOptions(batch_size=4, window=16, neighbours=collator.reach)
+    held_out = replace(SAMPLED, splits=("validation",), config=SamplerConfig(kind="sequential", draws=12))
+    train, validation = (
+        CellStream(cells, make_sampler(cells, plan, words, tmp_path), collator.collate, options)
+        for plan in (SAMPLED, held_out)
+    )
+    windows = 0
+    for number, _ in enumerate(train):
+        if number in (1, 6, 10):
+            assert len(list(validation)) == 3
+            windows += 1
+    assert len(reads) <= windows + -(-len(train) // 4), reads
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])

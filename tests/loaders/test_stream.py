@@ -106,7 +106,7 @@ def test_a_window_is_announced_before_the_one_before_it_is_read(monkeypatch: pyt
     read, near = ToyCells.read, np.arange(len(CELLS))[:, None] + [[1, 2, -len(CELLS)]]
     near = np.where(near >= len(CELLS), -1, np.maximum(near, -1))
     monkeypatch.setattr(ToyCells, "neighbours", lambda _, cells: (near[cells], near[cells] * 1.0))
-    monkeypatch.setattr(ToyCells, "will_need", lambda _, cells: happened.append(("announced", cells.tolist())))
+    monkeypatch.setattr(ToyCells, "will_need", lambda _, cells, stream: happened.append(("announced", cells.tolist())))
     monkeypatch.setattr(
         ToyCells, "read", lambda me, cells: (happened.append(("read", cells.tolist())), read(me, cells))[1]
     )
@@ -153,3 +153,13 @@ def test_it_pickles_with_a_collator(tmp_path: Path) -> None:
 def test_what_is_no_stream_is_said(options: dict[str, int], said: str) -> None:
     with pytest.raises(LoaderInputError, match=said):
         stream(IN_ORDER, **options)
+
+
+@pytest.mark.parametrize(("size", "ranks"), [(901, 1), (301, 3)])
+def test_a_training_without_one_full_batch_is_refused(size: int, ranks: int) -> None:
+    cells = ToyCells(900)
+    sampler = Sampler(build_groups([cells.column("sex")], 2, 900), SamplerConfig(), release="toy")
+    with pytest.raises(LoaderInputError, match=f"batch_size={size} .* each of {ranks} ranks, .* 900 draws"):
+        CellStream(cells, sampler, options=StreamOptions(batch_size=size, ranks=ranks))
+    assert len(CellStream(cells, sampler, options=StreamOptions(batch_size=size - 1, ranks=ranks))) == 1
+    assert len(CellStream(cells, sampler, options=StreamOptions(batch_size=size, ranks=ranks, whole=False))) == 1

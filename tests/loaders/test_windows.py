@@ -111,6 +111,34 @@ def test_the_next_window_is_read_beside_and_an_older_one_let_go(source: Source, 
     assert threading.get_ident() not in source.threads
 
 
+def test_a_stream_inside_another_takes_none_of_its_windows(source: Source, cache: WindowCache) -> None:
+    cache.announce(np.arange(0, 50), 1)
+    cache.announce(np.arange(50, 90), 1)
+    for start in range(90, 190, 10):
+        cache.announce(np.arange(start, start + 10), 2)
+        assert_right(cache, np.arange(start, start + 10))
+    read = len(source.seen)
+    assert_right(cache, np.arange(90))
+    assert len(source.seen) == read == 12, "all of them read ahead"
+    assert_right(cache, np.array([100]))
+    assert len(source.seen) == read + 1, "two windows of the other stream, not all"
+
+
+def test_streams_share_one_budget(source: Source) -> None:
+    budget = int(source.sizes(np.arange(60)).sum())
+    cache = WindowCache(source.read, source.sizes, budget)
+    try:
+        for stream in range(6):
+            for window in (np.arange(20), np.arange(20, 40)):
+                cache.announce(window + 25 * stream, stream)
+                assert 0 < cache.held <= budget
+        read = len(source.seen)
+        assert_right(cache, np.arange(125, 165))
+        assert len(source.seen) == read, "room was made by letting go of the others' windows"
+    finally:
+        cache.close()
+
+
 def test_a_window_beyond_the_budget_is_read_ahead_from_its_first_draw(
     source: Source, caplog: pytest.LogCaptureFixture
 ) -> None:

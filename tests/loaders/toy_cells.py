@@ -85,7 +85,7 @@ class ToyCells:
     def read(self, cells: np.ndarray) -> PackedCells:
         return encode_cells(self._values[""][cells])
 
-    def will_need(self, cells: np.ndarray) -> None:
+    def will_need(self, cells: np.ndarray, stream: int = 0) -> None:
         pass
 
     def neighbours(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
