@@ -385,6 +385,7 @@ def test_a_small_file_that_claims_large_weights_is_refused(tmp_path, trick):
         esm2(path)
 
 
-def test_the_facade_imports_no_torch():
-    code = "import sys, model; [getattr(model, name) for name in model.__all__]; sys.exit('torch' in sys.modules)"
+def test_what_ingest_and_the_command_line_use_imports_no_torch():
+    names = "ModelConfig preset CheckpointError ProteinVectors load_protein_vectors embed_proteins vectors_name"
+    code = f"import sys, model; [getattr(model, name) for name in {names!r}.split()]; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
