@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .anndata_cells import AnnDataCells
     from .batch import CellBatch, PaddedBatch
-    from .cells import NO_CELL, Cells
+    from .cells import NO_CELL, SPLITS, Cells
     from .collate import CollateConfig, Collator
     from .datamodule import CellDataModule, DataOptions
     from .device import DeviceCollator, decode_on
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .pack import Pack, PackWriter
     from .pack_mirror import open_pack
     from .packing import PackOptions, make_pack
-    from .plan import SamplingPlan, make_sampler
+    from .plan import SamplingPlan, make_sampler, organism_codes
     from .record_batch import RecordBatch
     from .records import CellRows, PackedCells, encode_cells
     from .sampler import GroupFacts, Sampler, SamplerConfig
@@ -57,8 +57,9 @@ _HOMES = {
         "PaddedBatch",
     ),
     "cells": (
-        "Cells",
         "NO_CELL",
+        "SPLITS",
+        "Cells",
     ),
     "collate": (
         "CollateConfig",
@@ -111,6 +112,7 @@ _HOMES = {
     "plan": (
         "SamplingPlan",
         "make_sampler",
+        "organism_codes",
     ),
     "record_batch": ("RecordBatch",),
     "records": (
@@ -145,6 +147,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "NO_CELL",
+    "SPLITS",
     "AnnDataCells",
     "BatchError",
     "CellBatch",
@@ -196,6 +199,7 @@ __all__ = [
     "open_cells",
     "open_pack",
     "open_store_cells",
+    "organism_codes",
     "refuse_leaks",
 ]
 

@@ -17,33 +17,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .checkpoint import TrainedModel, load_model, save_model
     from .config import ModelConfig, preset
-    from .errors import CheckpointError, ModelError, ModelInputError, WeightsUnavailableError
+    from .errors import CheckpointError, ModelError, ModelInputError, TrainingDivergedError, WeightsUnavailableError
+    from .ledger import Ledger, seen_before
     from .network import Encoded, Network
     from .objective import Objective, make_view
+    from .pretrain import Beginning, TrainingRun, resume, train
     from .protein_embedder import Esm2Embedder, ProteinEmbedder, esm2, seeded_esm2
     from .protein_vectors import ProteinVectors, embed_proteins, load_protein_vectors, vectors_name
     from .ragged import Ragged, make_ragged
+    from .recipe import DataRecipe, Machine, Recipe, recipe_for
     from .token_table import TokenTable, make_token_table
     from .views import View, seeded
 
 _HOMES = {
+    "checkpoint": ("TrainedModel", "load_model", "save_model"),
     "config": ("ModelConfig", "preset"),
-    "errors": ("CheckpointError", "ModelError", "ModelInputError", "WeightsUnavailableError"),
+    "errors": ("CheckpointError", "ModelError", "ModelInputError", "TrainingDivergedError", "WeightsUnavailableError"),
+    "ledger": ("Ledger", "seen_before"),
     "network": ("Encoded", "Network"),
     "objective": ("Objective", "make_view"),
+    "pretrain": ("Beginning", "TrainingRun", "resume", "train"),
     "protein_embedder": ("Esm2Embedder", "ProteinEmbedder", "esm2", "seeded_esm2"),
     "protein_vectors": ("ProteinVectors", "embed_proteins", "load_protein_vectors", "vectors_name"),
     "ragged": ("Ragged", "make_ragged"),
+    "recipe": ("DataRecipe", "Machine", "Recipe", "recipe_for"),
     "token_table": ("TokenTable", "make_token_table"),
     "views": ("View", "seeded"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Beginning",
     "CheckpointError",
+    "DataRecipe",
     "Encoded",
     "Esm2Embedder",
+    "Ledger",
+    "Machine",
     "ModelConfig",
     "ModelError",
     "ModelInputError",
@@ -52,18 +64,28 @@ __all__ = [
     "ProteinEmbedder",
     "ProteinVectors",
     "Ragged",
+    "Recipe",
     "TokenTable",
+    "TrainedModel",
+    "TrainingDivergedError",
+    "TrainingRun",
     "View",
     "WeightsUnavailableError",
     "embed_proteins",
     "esm2",
+    "load_model",
     "load_protein_vectors",
     "make_ragged",
     "make_token_table",
     "make_view",
     "preset",
+    "recipe_for",
+    "resume",
+    "save_model",
     "seeded",
     "seeded_esm2",
+    "seen_before",
+    "train",
     "vectors_name",
 ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ontology import LABELS
@@ -199,7 +200,7 @@ class ModelConfig:
             said = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ModelInputError("config", text[:40], f"JSON ({error})") from error
-        return _read(cls, said, "config")
+        return read_config(cls, said, "config")
 
 
 def preset(size: Size = "small") -> ModelConfig:
@@ -225,8 +226,14 @@ def preset(size: Size = "small") -> ModelConfig:
     raise ModelInputError("size", size, ", ".join(get_args(Size)))
 
 
-def _read(kind: Any, said: Any, where: str) -> Any:
-    """Return JSON values as a dataclass, refusing what it does not have."""
+def read_config(kind: Any, said: Any, where: str) -> Any:
+    """Return JSON values as a dataclass of choices, refusing what it does not have.
+
+    Raises
+    ------
+    ModelInputError
+        When names or types are not the dataclass's.
+    """
     if not isinstance(said, dict):
         raise ModelInputError(where, said, "an object")
     types = get_type_hints(kind)
@@ -239,7 +246,9 @@ def _read(kind: Any, said: Any, where: str) -> Any:
 def _value(kind: Any, value: Any, where: str) -> Any:
     """Return one JSON value as its field's type."""
     if is_dataclass(kind):
-        return _read(kind, value, where)
+        return read_config(kind, value, where)
+    if get_origin(kind) is UnionType:  # a number or none
+        return None if value is None else _value(get_args(kind)[0], value, where)
     if get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise ModelInputError(where, value, "a list")

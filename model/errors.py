@@ -53,3 +53,21 @@ class WeightsUnavailableError(ModelError, OSError):
     def __init__(self, what: str, reason: str, remedy: str) -> None:
         super().__init__(f"could not fetch {what}: {reason}; {remedy}")
         self.what, self.reason, self.remedy = what, reason, remedy
+
+
+class TrainingDivergedError(ModelError, ArithmeticError):
+    """A run whose loss left where it was and did not come back, or is no number; the caller changes the recipe.
+
+    Examples
+    --------
+    >>> raise TrainingDivergedError(120, "denoise/0.8 is no number", 0.002)
+    Traceback (most recent call last):
+    model.errors.TrainingDivergedError: diverged at step 120 with learning rate 0.002: denoise/0.8 is ...
+    """
+
+    def __init__(self, step: int, what: str, rate: float) -> None:
+        super().__init__(
+            f"diverged at step {step} with learning rate {rate:.3g}: {what}; train again with a lower learning rate, a "
+            "smaller clip or a longer warm-up"
+        )
+        self.step, self.what, self.rate = step, what, rate

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .compression import Compressed, Compressor
+from .errors import ModelInputError
 from .expression import ExpressionEncoder
 from .gene_tokens import GeneTokens
 from .heads import ExpressionHead, ExpressionValues, LabelHeads
@@ -61,6 +62,11 @@ class Network(nn.Module):
         What is known of the genes; one row per token of the vocabulary.
     prior
         Prior gene network, where the configuration asks for one.
+
+    Raises
+    ------
+    ModelInputError
+        When the configuration asks for a prior gene network and none is given.
     """
 
     def __init__(
@@ -68,6 +74,8 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         width = config.trunk.width
+        if config.trunk.prior and prior is None:
+            raise ModelInputError("prior", None, "a prior gene network, which trunk.prior asks for")
         self.config, self.prior = config, prior if config.trunk.prior else None
         self.tokens = GeneTokens(config.tokens, table, width)
         self.expression = ExpressionEncoder(config.expression, width)

@@ -1,0 +1,192 @@
+"""One leg of a run: Lightning's trainer put together from a recipe and a machine, and what came of it.
+
+The one file besides training.py, throughput.py, guards.py and resume_state.py that knows Lightning; pretrain.py decides
+what is trained and what is kept.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from loaders import CellDataModule, DataOptions, LoaderOptions, SamplerConfig, make_sampler
+
+from .errors import ModelInputError
+from .guards import BestWeights, DivergenceGuard, LegOverError, StateKeeper
+from .ledger import Ledger, make_ledger
+from .objective import Objective
+from .resume_state import ShardedState
+from .tensor_files import load_tensors
+from .throughput import Throughput
+from .training import TrainingModule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lightning.pytorch import Callback
+    from lightning.pytorch.loggers import Logger
+
+    from loaders import Cells
+
+    from .checkpoint import TrainedModel
+    from .network import Network
+    from .recipe import Machine, Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Leg:
+    """What came of it."""
+
+    finished: bool
+    """All steps are taken, or validation stopped getting better."""
+    network: Network | None
+    """With the best weights, on the first rank of a finished run."""
+    ledger: Ledger
+    """Cells drawn so far; made on the first rank of a finished run only."""
+    facts: dict[str, Any]
+    """Losses, speeds, device: JSON values."""
+
+
+def fit(
+    folder: Path,
+    cells: Cells,
+    first: TrainedModel,
+    recipe: Recipe,
+    machine: Machine,
+    regulators: torch.Tensor | None,
+) -> Leg:
+    """Train from the last saved state, or from the first weights, until the steps or the minutes are over."""
+    network, vocabulary = first.network.train(), first.vocabulary
+    module = TrainingModule(network, Objective(first.config, network, vocabulary, regulators), recipe)
+    if machine.compile:
+        network.trunk.compile(dynamic=True)
+    device = _device(machine)
+    data = CellDataModule(cells, vocabulary, recipe.data.plan, recipe.data.collate, _data_options(recipe, machine))
+    watchers = {
+        "throughput": Throughput(machine.log_every, machine.show),
+        "guard": DivergenceGuard(machine.log_every),
+        "best": BestWeights(folder / "best"),
+        "keeper": StateKeeper(folder / "states", machine.save_every, machine.minutes),
+    }
+    states = sorted((folder / "states").glob("step-*"))
+    over = False
+    try:
+        with _quiet():
+            trainer = make_trainer(folder, recipe, machine, device, list(watchers.values()))
+            trainer.fit(module, datamodule=data, ckpt_path=str(states[-1]) if states else None)
+    except LegOverError:
+        over = True
+    except SystemExit as error:  # Lightning turns Ctrl-C into an exit of its own
+        raise KeyboardInterrupt from error
+    throughput, best = watchers["throughput"], watchers["best"]
+    facts = _facts(trainer, throughput, best, device)
+    if over or not trainer.is_global_zero:
+        return Leg(not over, None, first.ledger, facts)
+    if best.step >= 0:
+        network.load_state_dict(load_tensors(folder / "best", "weights"))
+    sampler = make_sampler(cells, recipe.data.plan, vocabulary)
+    epoch, rounds = module.reached
+    draws = min(len(sampler), rounds * recipe.batch_size * trainer.world_size)
+    ledger = make_ledger(cells, sampler, (epoch, draws), recipe.data.plan)
+    facts["draws"] = epoch * len(sampler) + draws
+    return Leg(True, network.cpu().eval(), ledger, facts)
+
+
+def make_trainer(folder: Path, recipe: Recipe, machine: Machine, device: str, watchers: list[Callback]) -> Trainer:
+    """Return Lightning's trainer for a leg; validation, saving and logging are the watchers'."""
+    if recipe.patience and recipe.validate_every:
+        watchers = [*watchers, EarlyStopping("validation/loss", patience=recipe.patience, check_finite=False)]
+    precision = {"cuda": "bf16-mixed"}.get(device, "32-true") if machine.precision == "auto" else machine.precision
+    strategy = "ddp" if machine.strategy == "auto" and machine.devices > 1 else machine.strategy
+    per_batch = recipe.batch_size * machine.devices
+    return Trainer(
+        accelerator=device,
+        devices=machine.devices,
+        strategy=strategy,
+        precision=precision,
+        max_steps=recipe.steps,
+        max_epochs=-1,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.clip,
+        val_check_interval=recipe.validate_every * recipe.accumulate or None,
+        check_val_every_n_epoch=None,
+        limit_val_batches=-(-recipe.validation_cells // per_batch) if recipe.validate_every else 0,
+        num_sanity_val_steps=0,
+        logger=_logger(folder, machine),
+        callbacks=watchers,
+        plugins=[ShardedState()],
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=str(folder),
+    )
+
+
+def _data_options(recipe: Recipe, machine: Machine) -> DataOptions:
+    return DataOptions(
+        batch_size=recipe.batch_size,
+        loader=LoaderOptions(workers=machine.workers),
+        evaluation=SamplerConfig(kind="uniform", replacement=False, seed=recipe.seed),
+        fill_on_device=machine.fill_on_device,
+    )
+
+
+def _device(machine: Machine) -> str:
+    """Return cpu or cuda."""
+    there = torch.cuda.is_available()
+    if machine.device not in ("auto", "cpu", "cuda") or (machine.device == "cuda" and not there):
+        raise ModelInputError(
+            "device", machine.device, "auto, cpu or cuda" if there else "auto or cpu; there is no CUDA here"
+        )
+    return "cuda" if there and machine.device != "cpu" else "cpu"
+
+
+def _logger(folder: Path, machine: Machine) -> Logger:
+    """Return the log; every leg has a version of its own in it."""
+    if machine.logger == "tensorboard":
+        if not (importlib.util.find_spec("tensorboard") or importlib.util.find_spec("tensorboardX")):
+            raise ModelInputError("logger", "tensorboard", "csv, or tensorboard installed")
+        return TensorBoardLogger(str(folder), name="log")
+    return CSVLogger(str(folder), name="log")
+
+
+def _facts(trainer: Trainer, throughput: Throughput, best: BestWeights, device: str) -> dict[str, Any]:
+    """Return what the receipt says of the leg and of the run so far."""
+    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    losses = {"first": throughput.first[:10], "last": list(throughput.last)[-10:]}
+    out: dict[str, Any] = {
+        f"loss_{which}": sum(values) / len(values) if values else None for which, values in losses.items()
+    }
+    if best.step >= 0:
+        out |= {"validation_loss": best.best, "validation_step": best.step}
+    out |= {"steps": trainer.global_step, "device": name, "precision": str(trainer.precision)}
+    out |= {"ranks": trainer.world_size, "cells_seen": int(throughput.sums["cells"])}
+    return out | throughput.rates()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advice from people: on worker counts, logging intervals, loggers, and loaders that resume."""
+    log = logging.getLogger("lightning.pytorch")
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+            warnings.filterwarnings(
+                "ignore", message=".*LeafSpec.*", category=FutureWarning
+            )  # Lightning 2.6, torch 2.13
+            yield
+    finally:
+        log.setLevel(before)

@@ -1,0 +1,151 @@
+"""What guards a run: against divergence, for the best weights, for a state to resume from, and for the end of a leg.
+
+Lightning callbacks, one per duty; each keeps in the run's state what it must remember across legs. None changes a
+weight.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.callbacks import Callback
+
+from .errors import TrainingDivergedError
+from .tensor_files import new_folder, save_tensors
+from .throughput import RECENT, due_now
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lightning.pytorch import LightningModule, Trainer
+
+SPIKE = 4.0
+"""Times the spread of the best stretch of losses that a later stretch may lie above it."""
+RISE = 0.5
+"""Share of the best mean loss that it may lie above as well."""
+
+
+class LegOverError(Exception):
+    """Ends a leg at a step's end, after its state was saved; never seen by callers of `train`."""
+
+
+class DivergenceGuard(Callback):
+    """Stops a run whose loss is no number, or has left where it was and does not come back, and says which term it was.
+
+    Parameters
+    ----------
+    every
+        Steps between looks; a look waits for the GPU.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.seen: deque[float] = deque(maxlen=RECENT)
+        self.best, self.spread = float("inf"), 0.0
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """Look at the terms before the step that would spoil the weights."""
+        if trainer.global_step % self.every:
+            return
+        terms = {name: float(value) for name, value in pl_module.terms.items()}
+        rate = optimizer.param_groups[0]["lr"]
+        if bad := [name for name, value in terms.items() if not math.isfinite(value)]:
+            raise TrainingDivergedError(trainer.global_step, f"{', '.join(bad)} is no number", rate)
+        self.seen.append(terms["loss"])
+        if len(self.seen) < RECENT:
+            return
+        mean = sum(self.seen) / len(self.seen)
+        if mean < self.best:
+            self.best = mean
+            self.spread = (sum((x - mean) ** 2 for x in self.seen) / len(self.seen)) ** 0.5
+        elif mean - self.best > max(SPIKE * self.spread, RISE * abs(self.best)):
+            worst = max((name for name in terms if name != "loss"), key=lambda name: terms[name])
+            what = f"the mean loss rose from {self.best:.3g} to {mean:.3g}, and its largest term is {worst}"
+            raise TrainingDivergedError(trainer.global_step, what, rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later leg goes on with."""
+        return {"seen": list(self.seen), "best": self.best, "spread": self.spread}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with an earlier leg's."""
+        self.seen = deque(state_dict["seen"], maxlen=RECENT)
+        self.best, self.spread = state_dict["best"], state_dict["spread"]
+
+
+class BestWeights(Callback):
+    """Keeps the weights with the lowest validation loss in a folder.
+
+    Parameters
+    ----------
+    folder
+        Of the weights.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.best, self.step = folder, float("inf"), -1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the weights if they are better; log how held-out cells did."""
+        found = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("validation/")}
+        if not found:
+            return
+        if found["validation/loss"] < self.best:
+            self.best, self.step = found["validation/loss"], trainer.global_step
+            if trainer.is_global_zero:
+                with new_folder(self.folder, replace=True) as part:
+                    save_tensors(part, "weights", pl_module.network.state_dict())
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(found, trainer.global_step)
+                logger.save()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later leg goes on with."""
+        return {"best": self.best, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with an earlier leg's."""
+        self.best, self.step = state_dict["best"], state_dict["step"]
+
+
+class StateKeeper(Callback):
+    """Saves where a run stands every so many steps, keeps the last two, and ends a leg whose time is over.
+
+    Parameters
+    ----------
+    folder
+        Of the states.
+    every
+        Steps between them.
+    minutes
+        After which the leg ends; 0 for none.
+    """
+
+    def __init__(self, folder: Path, every: int, minutes: float) -> None:
+        self.folder, self.every = folder, every
+        self._end = time.monotonic() + 60 * minutes if minutes else None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is due; between the batches of one step nothing is."""
+        if not due_now(trainer, 1) or trainer.global_step >= trainer.max_steps:
+            return
+        late = self._end is not None and time.monotonic() > self._end
+        late = self._end is not None and trainer.strategy.reduce_boolean_decision(late, all=False)
+        if late or due_now(trainer, self.every):
+            self.save(trainer)
+        if late:
+            raise LegOverError
+
+    def save(self, trainer: Trainer) -> None:
+        """Save now, and drop all states but this one and the one before."""
+        trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:09d}")
+        if trainer.is_global_zero:
+            for old in sorted(self.folder.glob("step-*"))[:-2]:
+                shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,87 @@
+"""One network in training, as Lightning sees it: `TrainingModule`. Steps, validation, optimiser and schedule.
+
+All that is random in a step is seeded by (seed, epoch, batch, rank), so that a resumed run does what an uninterrupted
+one would have done, with no generator's state to keep. pretrain.py runs it; watching.py looks on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from .ragged import Ragged
+from .recipe import make_optimizer
+from .views import seeded
+
+if TYPE_CHECKING:
+    from loaders import CellBatch
+
+    from .network import Network
+    from .objective import Objective
+    from .recipe import Recipe
+
+FULL_RAMP = 1 << 40
+"""A step after every warm-up: validation losses of early and late steps are of one scale."""
+VALIDATION = -1
+"""Stands for the epoch in seeds of validation."""
+
+
+class TrainingModule(LightningModule):
+    """Trains a network on an objective.
+
+    Parameters
+    ----------
+    network
+        What is trained.
+    objective
+        Its losses; has parameters of its own where the adversary is on.
+    recipe
+        How.
+    """
+
+    def __init__(self, network: Network, objective: Objective, recipe: Recipe) -> None:
+        super().__init__()
+        self.network, self.objective, self.recipe = network, objective, recipe
+        self.terms: dict[str, Tensor] = {}
+        self.work = (0, 0)
+        self.reached = (0, 0)
+        self._sizes: tuple[int, ...] = ()
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Note the lengths of contexts while they are on the CPU: asking the GPU for them would wait for it."""
+        self._sizes = tuple(batch.offsets.diff().tolist())
+        return batch
+
+    def training_step(self, batch: CellBatch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch.
+
+        `terms` then has its terms, `work` its cells and gene tokens, `reached` the epoch and the batches of it so far.
+        """
+        place = (self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(seeded(self.recipe.seed, *place, 1).initial_seed())  # codes, stochastic depth, dropout
+        terms = self._losses(batch, place, self.global_step)
+        self.terms = {name: value.detach() for name, value in terms.items()}
+        self.work, self.reached = (len(batch), sum(self._sizes)), (self.current_epoch, batch_idx + 1)
+        return terms["loss"]
+
+    def validation_step(self, batch: CellBatch, batch_idx: int) -> None:
+        """Log the losses of held-out cells: the same cells, genes, thinning and masks every time."""
+        terms = self._losses(batch, (VALIDATION, batch_idx, self.global_rank), FULL_RAMP)
+        for name, value in terms.items():
+            self.log(
+                f"validation/{name}", value.float(), on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True
+            )
+
+    def _losses(self, batch: CellBatch, place: tuple[int, ...], step: int) -> dict[str, Tensor]:
+        rows = Ragged(batch.offsets, self._sizes)
+        generator = seeded(self.recipe.seed, *place, 0, device=batch.counts.device)
+        return self.objective(self.network, batch, rows, generator, step)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return AdamW and a schedule that is a function of the step."""
+        optimizer = make_optimizer((self.network, self.objective), self.recipe, fused=self.device.type == "cuda")
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.recipe.rate_at)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
