@@ -171,8 +171,9 @@ class Collator:
             self._scratch = kernels.make_scratch()
         how = {"random_expressed": kernels.RANDOM_EXPRESSED, "most_expressed": kernels.MOST_EXPRESSED}
         size = int(batch.offsets[-1])
-        genes, counts = torch.empty(size, dtype=torch.int32), torch.empty(size, dtype=torch.float32)
-        around = torch.empty((batch.neighbours.shape[1], size), dtype=torch.float32)
+        slots, genes = batch.neighbours.shape[1], torch.empty(size, dtype=torch.int32)
+        # One element ahead of the counts takes what is outside the first context (kernels.py).
+        counts, around = torch.empty(1 + size), torch.empty(1 + slots * size)
         organisms = batch.cells["organism"].numpy()
         first, sizes = self.choices.find(organisms, batch.cells["dataset"].numpy())
         kernels.collate_records(
@@ -187,7 +188,7 @@ class Collator:
             how.get(self.config.context, kernels.LISTED),
             self.config.zeros == "neighbours",
         )  # fmt: skip
-        return CellBatch(genes, counts, batch.offsets, around, **batch.cells)
+        return CellBatch(genes, counts[1:], batch.offsets, around[1:].view(slots, size), **batch.cells)
 
     def _checked(self, cells: Numbers, positions: Numbers) -> tuple[Numbers, Numbers]:
         # Copies: they go into the batch, and the caller's arrays may change.

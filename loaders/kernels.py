@@ -73,8 +73,6 @@ class Scratch(NamedTuple):
     """int32: genes of the context, by place."""
     counts: Array
     """int32: counts of the context, by place."""
-    row: Array
-    """float32: one record's counts by slot; slot 0 takes what is outside the context."""
     words: Array
     """uint64: random words of candidates."""
     room: Array
@@ -84,7 +82,7 @@ class Scratch(NamedTuple):
 
 
 class Output(NamedTuple):
-    """Where the batch goes: fields of CellBatch."""
+    """Where the batch goes: fields of CellBatch, the counts flat and with one element ahead (`_place`)."""
 
     genes: Array
     counts: Array
@@ -93,7 +91,7 @@ class Output(NamedTuple):
 
 def make_scratch() -> Scratch:
     """Return scratch for one thread; the system gives it memory where it is touched."""
-    types = (np.uint32, np.int32, np.int32, np.int32, np.float32, np.uint64, np.uint64)
+    types = (np.uint32, np.int32, np.int32, np.int32, np.uint64, np.uint64)
     return Scratch(*(np.zeros(GENES + 1, dtype=t) for t in types), np.zeros(1024, dtype=np.int64))
 
 
@@ -182,7 +180,7 @@ def collate_records(
     around
         Fill up with the genes most expressed in the neighbours before drawing others.
     """
-    slots, context, row = scratch.slots, scratch.context, scratch.row
+    slots, context = scratch.slots, scratch.context
     for cell in range(len(contexts.keys)):
         first = contexts.offsets[cell]
         size = contexts.offsets[cell + 1] - first
@@ -193,22 +191,19 @@ def collate_records(
             for i in range(size):
                 context[i] = choice[i]
             _enter(scratch, START, size)
-            _place(records, cell, slots, row, size)
-            for i in range(size):
-                scratch.counts[i] = row[i + 1]
+            _place(records, cell, slots, out.counts, first, size)
         else:
             filled = _choose_expressed(records, cell, tokens, scratch, size, how, seed_of(key, GENE))
             if around and filled < size:
                 filled = _choose_around(records, contexts.neighbours[cell], tokens, scratch, filled, size, key)
             if filled < size:
                 _choose_zeros(choice, scratch, filled, size, seed_of(key, ZERO))
+            for i in range(size):
+                out.counts[first + 1 + i] = scratch.counts[i]
         for i in range(size):
             out.genes[first + i] = tokens[context[i]]
-            out.counts[first + i] = scratch.counts[i]
         for k in range(contexts.neighbours.shape[1]):
-            _place(records, contexts.neighbours[cell, k], slots, row, size)
-            for i in range(size):
-                out.neighbour_counts[k, first + i] = row[i + 1]
+            _place(records, contexts.neighbours[cell, k], slots, out.neighbour_counts, k * len(out.genes) + first, size)
         for i in range(size):
             slots[context[i]] = 0
 
@@ -221,12 +216,16 @@ def _enter(scratch: Scratch, first: int, last: int) -> None:
 
 
 @_jit
-def _place(records: Views, record: int, slots: Array, row: Array, size: int) -> None:
-    """Lay a record's counts on the slots of a context of `size` genes; record -1 has none."""
-    for i in range(size + 1):
-        row[i] = 0
+def _place(records: Views, record: int, slots: Array, out: Array, first: int, size: int) -> None:
+    """Lay a record's counts on the slots of a context, behind out[first]; record -1 has none.
+
+    What is outside it goes to slot 0 without a question asked: the element ahead, which is put back.
+    """
+    row = out[first : first + size + 1]
+    row[1:] = 0
     if record < 0:
         return
+    kept = row[0]
     n, low, start = records.nnz[record], records.low[record], records.starts[record]
     genes = records.words[start >> 1 : (start >> 1) + n]
     counts = records.data[start + 2 * n : start + 3 * n]
@@ -238,6 +237,7 @@ def _place(records: Views, record: int, slots: Array, row: Array, size: int) -> 
     for i in range(pair, pair + 2 * records.large[record], 2):
         at = records.pairs[i]
         row[slots[genes[at] + HIGH * (at >= low)]] = records.pairs[i + 1]
+    row[0] = kept
 
 
 @_jit
