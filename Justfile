@@ -72,6 +72,16 @@ gene name *args: product
 pack release out *args: product
     @panatlas pack "$@"
 
+# Train a network on the newest release, or on the one named: `just train small --release human-v1`
+[group('trainer'), no-cd]
+train size *args: product
+    @panatlas train "$@"
+
+# Go on with a run where it stopped: `just resume ~/.panatlas/models/small-human-v1-0`
+[group('trainer'), no-cd]
+resume run *args: product
+    @panatlas resume "$@"
+
 # Everything CI runs: style, layers, tests, documentation, wheel; arguments go to pytest
 [group('developer')]
 test *args: developer lint

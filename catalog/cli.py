@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
 
-from . import cli_references
+from . import cli_models, cli_references
 from .cli_ingest import ingest
 from .cli_references import Repeatable, Switch  # noqa: TC001 - cyclopts reads the annotations
 from .cli_releases import release
+from .cli_study import study
 from .console import drop_stdout, logging_to, people, plain, show_error
 from .errors import BUG, INTERRUPTED, USAGE, exit_code
 
@@ -173,6 +174,10 @@ for _command in (
     cli_references.curate,
     cli_references.embed_proteins,
     cli_references.references,
+    cli_models.train,
+    cli_models.resume,
+    cli_models.was_trained_on,
+    study,
 ):
     app.command(_command)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .workflows import IngestRun
 
 SLOW_S = 2.0  # a stage shorter than this shows no bar
+TOLD_S = 10.0  # between lines of progress where there is no terminal
 SHOWN_GROUPS = 40  # rows of a search people can take in; --json has all
 _COUNTS = ("cells", "passing", "primary_cells", "datasets", "cell_types")  # columns that read better with thousands
 _COLOURS = {"written": "green", "unchanged": "cyan", "planned": "yellow", "rejected": "red"}
@@ -105,6 +106,103 @@ class StageBars:
             self._bars.remove_task(task)
         self._tasks.clear()
         self._began.clear()
+
+
+class TrainingLine:
+    """How far training is: one live line at a terminal, elsewhere a plain line every ten seconds.
+
+    Call it as `Machine.show`; use it in a `with`.
+    """
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._console = console
+        self._task: Any = None
+        self._first = (0.0, 0.0)
+        self._told = float("-inf")
+
+    def __enter__(self) -> TrainingLine:
+        """Start drawing."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop drawing and leave a clean line."""
+        self._bar.stop()
+
+    def __call__(self, row: Mapping[str, float]) -> None:
+        """Show a row: step, steps, loss, cells_per_s and data_wait."""
+        now, step, steps = time.monotonic(), row["step"], row["steps"]
+        if self._task is None:
+            self._first = (now, step)
+            self._task = self._bar.add_task("", total=steps)
+        text = f"loss {row['loss']:.4g}, {_speed(row)}"
+        if step > self._first[1]:
+            text += f", {_duration((steps - step) * (now - self._first[0]) / (step - self._first[1]))} left"
+        self._bar.update(self._task, completed=step, description=text)
+        if not self._console.is_terminal and now - self._told >= TOLD_S:
+            self._told = now
+            self._console.print(f"step {step:,.0f} of {steps:,.0f}: {text}")
+
+
+def _speed(facts: Mapping[str, Any]) -> str:
+    """Return cells a second and the share of time without data, in words."""
+    return f"{facts['cells_per_s']:,.0f} cells/s, {facts['data_wait']:.1%} waiting for data"
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration as people say it.
+
+    Examples
+    --------
+    >>> _duration(41), _duration(100), _duration(7_500)
+    ('41 s', '2 min', '2 h 05 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def show_plan(console: Console, facts: Mapping[str, Any]) -> None:
+    """Print what is about to be trained on what."""
+    organisms = ", ".join(map(plain, facts["organisms"]))
+    console.print(
+        f"release {plain(facts['release'])}: {facts['cells']:,} cells, {organisms}; run {plain(facts['folder'])}"
+    )
+    for organism, embedder in facts["protein_vectors"].items():
+        console.print(f"  protein vectors of {plain(organism)} by {plain(embedder)}")
+
+
+def show_training(console: Console, facts: Mapping[str, Any], again: str, *, before: bool) -> None:
+    """Print what came of a run's leg, or `before`; `again` is the command that goes on."""
+    done = (
+        "[yellow]unfinished[/]"
+        if not facts["finished"]
+        else "[cyan]finished before[/]"
+        if before
+        else "[green]trained[/]"
+    )
+    loss = "" if facts["loss_first"] is None else f", loss {facts['loss_first']:.4g} to {facts['loss_last']:.4g}"
+    where = f"release {plain(facts['release'])}, seed {facts['seed']}, on {plain(facts['device'])}"
+    console.print(f"{done} {facts['steps']:,} steps{loss}, {_speed(facts)}; {where}")
+    if facts["model"]:
+        console.print(f"  model {plain(facts['model'])} in {plain(facts['folder'])}/model")
+    if not facts["finished"]:
+        console.print(f"  to go on: {plain(again)}")
+
+
+def show_seen(console: Console, facts: Mapping[str, Any], *, known: bool) -> None:
+    """Print which of a file's cells a model has seen; `known` says whether it knows their organism."""
+    of = f"model {plain(facts['model'][:12])}" + (f" of release {plain(facts['release'])}" if facts["release"] else "")
+    console.print(
+        f"{facts['trained']:,} of {facts['cells']:,} {plain(facts['organism'])} cells were trained on by {of}, "
+        f"{facts['eligible']:,} could have been drawn, {facts['validation']:,} chose its stopping point, "
+        f"{facts['unseen']:,} are unseen; copies counted again or with fewer genes are not recognised"
+    )
+    if not known:
+        console.print(f"  the model knows no gene of {plain(facts['organism'])}")
 
 
 def show_receipt(console: Console, receipt: Receipt) -> None:

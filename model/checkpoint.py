@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from loaders import Vocabulary
 
 from .config import ModelConfig
@@ -23,8 +25,6 @@ from .token_table import TokenTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import torch
 
 MODEL_FORMAT = "panatlas model 1"
 
@@ -116,12 +116,17 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Traine
         vocabulary = Vocabulary.load(folder / "vocabulary.json")
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         table = TokenTable.load(folder / "tokens")
+        words = (vocabulary.tokens or {}).get("sha256", table.digest)
+        if len(table) != vocabulary.n_genes or words != table.digest:
+            why = "its gene tokens are of another vocabulary than its words"
+            raise CheckpointError(str(folder), why, "copy it again")
         state = load_tensors(folder, "weights")
         prior = None
         if config.trunk.prior:
             edges = load_tensors(folder, "prior")
             prior = PriorBias(edges["edges"], edges["weights"], vocabulary.n_genes)
-        network = Network(config, vocabulary, table, prior)
+        with torch.random.fork_rng(devices=()):  # its first weights are overwritten
+            network = Network(config, vocabulary, table, prior)
         network.load_state_dict(state)
     except (OSError, ValueError, LookupError, RuntimeError) as error:
         if isinstance(error, CheckpointError):

@@ -159,6 +159,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
         trunk, cell = self.trunk, self.cell
+        sizes = {f"trunk.{name}": getattr(trunk, name) for name in ("width", "heads", "kv_heads", "latents")}
+        sizes |= {f"cell.{name}": getattr(cell, name) for name in ("width", "layers", "heads")}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ModelInputError(name, size, "1 or more")
         rules = (
             ("trunk.width", trunk.width, trunk.width % trunk.heads == 0, f"a multiple of {trunk.heads} heads"),
             ("trunk.kv_heads", trunk.kv_heads, trunk.heads % trunk.kv_heads == 0, f"a divisor of {trunk.heads}"),

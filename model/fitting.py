@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import signal
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,15 +68,17 @@ def fit(
 ) -> Leg:
     """Train from the last saved state, or from the first weights, until the steps or the minutes are over."""
     network, vocabulary = first.network.train(), first.vocabulary
-    module = TrainingModule(network, Objective(first.config, network, vocabulary, regulators), recipe)
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(recipe.seed)
+        module = TrainingModule(network, Objective(first.config, network, vocabulary, regulators), recipe)
     if machine.compile:
         network.trunk.compile(dynamic=True)
     device = _device(machine)
     data = CellDataModule(cells, vocabulary, recipe.data.plan, recipe.data.collate, _data_options(recipe, machine))
     watchers = {
-        "throughput": Throughput(machine.log_every, machine.show),
         "guard": DivergenceGuard(machine.log_every),
         "best": BestWeights(folder / "best"),
+        "throughput": Throughput(machine.log_every, machine.show),
         "keeper": StateKeeper(folder / "states", machine.save_every, machine.minutes),
     }
     states = sorted((folder / "states").glob("step-*"))
@@ -87,19 +90,47 @@ def fit(
     except LegOverError:
         over = True
     except SystemExit as error:  # Lightning turns Ctrl-C into an exit of its own
-        raise KeyboardInterrupt from error
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
     throughput, best = watchers["throughput"], watchers["best"]
-    facts = _facts(trainer, throughput, best, device)
+    facts = _facts(trainer, throughput, best, device) | {
+        "stopped_early": not over and trainer.global_step < recipe.steps
+    }
     if over or not trainer.is_global_zero:
         return Leg(not over, None, first.ledger, facts)
     if best.step >= 0:
         network.load_state_dict(load_tensors(folder / "best", "weights"))
     sampler = make_sampler(cells, recipe.data.plan, vocabulary)
     epoch, rounds = module.reached
-    draws = min(len(sampler), rounds * recipe.batch_size * trainer.world_size)
-    ledger = make_ledger(cells, sampler, (epoch, draws), recipe.data.plan)
-    facts["draws"] = epoch * len(sampler) + draws
+    at_once = recipe.batch_size * trainer.world_size
+    per_epoch, draws = len(sampler) // at_once * at_once, rounds * at_once
+    ledger = make_ledger(cells, sampler, (epoch, per_epoch, draws), recipe.data.plan)
+    facts["draws"] = epoch * per_epoch + draws
     return Leg(True, network.cpu().eval(), ledger, facts)
+
+
+def check(cells: Cells, first: TrainedModel, recipe: Recipe, machine: Machine) -> None:
+    """Refuse what no leg could be made of, before anything is written.
+
+    Raises
+    ------
+    ModelInputError
+        When this machine has no such device.
+    LeakageError
+        When cells that are trained on are, or share donors with, held-out ones.
+    LoaderInputError
+        When the cells do not fit the recipe: none to draw, no such label, or fewer than a batch.
+    """
+    _device(machine)
+    plan, collate = recipe.data.plan, recipe.data.collate
+    options = _data_options(recipe, replace(machine, workers=0))
+    data = CellDataModule(cells, first.vocabulary, plan, collate, options)
+    data.prepare_data()
+    data.val_dataloader()
+    with torch.random.fork_rng(devices=()):  # an iteration draws a number
+        next(iter(data.train_dataloader()))
+    data.teardown("")
 
 
 def make_trainer(folder: Path, recipe: Recipe, machine: Machine, device: str, watchers: list[Callback]) -> Trainer:
@@ -108,6 +139,8 @@ def make_trainer(folder: Path, recipe: Recipe, machine: Machine, device: str, wa
         watchers = [*watchers, EarlyStopping("validation/loss", patience=recipe.patience, check_finite=False)]
     precision = {"cuda": "bf16-mixed"}.get(device, "32-true") if machine.precision == "auto" else machine.precision
     strategy = "ddp" if machine.strategy == "auto" and machine.devices > 1 else machine.strategy
+    if strategy == "ddp":  # a batch without neighbours, or without a label, leaves their parameters out
+        strategy = "ddp_find_unused_parameters_true"
     per_batch = recipe.batch_size * machine.devices
     return Trainer(
         accelerator=device,
@@ -177,12 +210,16 @@ def _facts(trainer: Trainer, throughput: Throughput, best: BestWeights, device: 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning's advice from people: on worker counts, logging intervals, loggers, and loaders that resume."""
+    """Keep Lightning's advice from people: on worker counts, logging intervals, loggers, and loaders that resume.
+
+    And leave Ctrl-C and torch's random numbers to the caller as they were: Lightning ends with the signal ignored.
+    """
     log = logging.getLogger("lightning.pytorch")
-    before = log.level
+    before, interrupt = log.level, signal.getsignal(signal.SIGINT)
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     log.setLevel(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=gpus):
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
             warnings.filterwarnings(
                 "ignore", message=".*LeafSpec.*", category=FutureWarning
@@ -190,3 +227,5 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(before)
+        if signal.getsignal(signal.SIGINT) is not interrupt:
+            signal.signal(signal.SIGINT, interrupt)

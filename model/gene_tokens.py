@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .errors import ModelInputError
 from .positions import sinusoid
-from .token_table import BIOTYPES, BUCKETS
+from .token_table import ARRAYS, BIOTYPES, BUCKETS
 
 if TYPE_CHECKING:
     from .config import TokenConfig
@@ -93,14 +93,19 @@ class GeneTokens(nn.Module):
         ModelInputError
             When the first rows of the new table are not the old one's.
         """
-        old = len(self.table)
-        for name in ("group", "position", "biotype", "has_vector"):
+        old, trained = len(self.table), f"the first {len(self.table)} genes as they were trained on"
+        if table.vectors.shape[1] != self.table.vectors.shape[1]:
+            allowed = f"protein vectors of {self.table.vectors.shape[1]} numbers, as it was trained on"
+            raise ModelInputError("table", f"{table.vectors.shape[1]} numbers", allowed)
+        for name in ("group", *(one for one in ARRAYS if one != "group")):
             before, after = getattr(self.table, name), getattr(table, name)[:old]
             if name == "group":
                 before, after = (_names(t, a) for t, a in ((self.table, before), (table, after)))
-            if len(table) < old or not (before == after).all():
-                raise ModelInputError("table", f"another {name}", f"the first {old} genes as they were trained on")
-        new = GeneTokens(self.config, table, self.width).to(self.biotype.weight.dtype)
+            if len(table) < old or not np.array_equal(before, after):
+                raise ModelInputError("table", f"another {name}", trained)
+        if gone := sorted(set(self.table.groups) - set(table.groups)):
+            raise ModelInputError("table", f"no group {gone[0]}", trained)
+        new = GeneTokens(self.config, table, self.width).to(self.biotype.weight)
         state = {name: value for name, value in self.state_dict().items() if not name.startswith(("free.", "group."))}
         new.load_state_dict(state, strict=False)
         with torch.no_grad():
@@ -109,8 +114,9 @@ class GeneTokens(nn.Module):
                 new.free.weight[:old] = self.free.weight
             if self.group is not None and new.group is not None:
                 places = {name: place for place, name in enumerate(table.groups)}
+                kept = [places[name] for name in self.table.groups]
                 new.group.weight.zero_()
-                new.group.weight[[places[name] for name in self.table.groups]] = self.group.weight
+                new.group.weight[kept] = self.group.weight[: len(kept)]
         return new
 
 

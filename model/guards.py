@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 
 from .errors import TrainingDivergedError
 from .tensor_files import new_folder, save_tensors
-from .throughput import RECENT, due_now
+from .throughput import RECENT, Throughput, due_now
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,7 +133,19 @@ class StateKeeper(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is due; between the batches of one step nothing is."""
+        """Save where it is due; between the batches of one step nothing is.
+
+        Where a validation follows, it is waited for: a leg that resumes before it would never make it.
+        """
+        batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        if not (any(trainer.num_val_batches) and batches % trainer.val_check_batch == 0):
+            self._look(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save where it was due before the validation."""
+        self._look(trainer)
+
+    def _look(self, trainer: Trainer) -> None:
         if not due_now(trainer, 1) or trainer.global_step >= trainer.max_steps:
             return
         late = self._end is not None and time.monotonic() > self._end
@@ -144,8 +156,21 @@ class StateKeeper(Callback):
             raise LegOverError
 
     def save(self, trainer: Trainer) -> None:
-        """Save now, and drop all states but this one and the one before."""
+        """Save now, and drop all states but this one and the one before.
+
+        Raises
+        ------
+        TrainingDivergedError
+            When weights are not finite: the states before are what can be gone on from.
+        """
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        for name, weights in trainer.lightning_module.named_parameters():
+            if not weights.isfinite().all():
+                raise TrainingDivergedError(trainer.global_step, f"{name} has values that are not finite", rate)
         trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:09d}")
         if trainer.is_global_zero:
             for old in sorted(self.folder.glob("step-*"))[:-2]:
                 shutil.rmtree(old, ignore_errors=True)
+        for watcher in trainer.callbacks:
+            if isinstance(watcher, Throughput):
+                watcher.restart()

@@ -8,7 +8,7 @@ their scale. likelihoods.py and label_loss.py judge what comes out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,3 +104,32 @@ class LabelHeads(nn.Module):
     def forward(self, codes: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return leaf logits [cells, leaves] by label."""
         return {name: head(codes[self.places[name]]) for name, head in self.read.items()}
+
+    def inherit(self, older: LabelHeads, mixes: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Take over the heads of a network of fewer leaves; one it had none of begins with every leaf alike.
+
+        Parameters
+        ----------
+        older
+            Whose weights are copied.
+        mixes
+            By label of `older`, how each leaf here follows from the leaves there: shares [leaves, leaves there] and
+            what is added [leaves], so that new logits = shares @ old logits + added. A share of 1 copies to the bit.
+        """
+        with torch.no_grad():
+            for name, head in self.read.items():
+                last = cast("nn.Linear", head[-1])
+                if name not in older.read:
+                    last.weight.zero_()
+                    last.bias.zero_()
+                    continue
+                former = older.read[name]
+                for layer, before in zip(list(head)[:-1], list(former)[:-1], strict=True):
+                    layer.load_state_dict(before.state_dict())
+                shares, added = (part.to(last.weight) for part in mixes[name])
+                weight, bias = (part.to(last.weight) for part in (former[-1].weight, former[-1].bias))
+                last.weight.copy_(shares @ weight)
+                last.bias.copy_(shares @ bias + added)
+                here, there = (shares == 1).nonzero(as_tuple=True)
+                last.weight[here] = weight[there]
+                last.bias[here] = bias[there] + added[here]

@@ -98,7 +98,7 @@ class Ledger:
         return _sorted(*joined)
 
 
-def make_ledger(cells: Cells, sampler: Sampler, reached: tuple[int, int], plan: SamplingPlan) -> Ledger:
+def make_ledger(cells: Cells, sampler: Sampler, reached: tuple[int, int, int], plan: SamplingPlan) -> Ledger:
     """Return the ledger of a run over some cells.
 
     Parameters
@@ -108,17 +108,17 @@ def make_ledger(cells: Cells, sampler: Sampler, reached: tuple[int, int], plan: 
     sampler
         Of the training draws.
     reached
-        Whole epochs that were drawn, and draws of the next one.
+        Whole epochs that were drawn, draws of each of those, which leave out what fills no batch, and of the next one.
     plan
         What the sampler was made of.
     """
-    epochs, position = reached
+    epochs, per_epoch, position = reached
     eligible = [SPLITS.index(split) for split in plan.splits]
     held = [SPLITS.index("validation")] if "validation" not in plan.splits else []
     organisms = organism_codes(cells, plan.organisms)
     drawn = np.zeros(len(cells), dtype=bool)
     for epoch in range(epochs + 1):
-        end = len(sampler) if epoch < epochs else position
+        end = per_epoch if epoch < epochs else position
         for start in range(0, end, BLOCK):
             drawn[sampler.cells_at(epoch, np.arange(start, min(start + BLOCK, end)))] = True
         if epoch < epochs and sampler.config.kind == "sequential":
@@ -150,5 +150,8 @@ def seen_before(ledger: Ledger, cells: Cells) -> dict[str, Any]:
 
 
 def _sorted(hashes: npt.NDArray, ids: npt.NDArray, roles: npt.NDArray) -> Ledger:
-    order = np.lexsort((ids, hashes))
-    return Ledger(hashes[order].astype(np.uint64), ids[order].astype(np.uint64), roles[order].astype(np.uint8))
+    order = np.lexsort((roles, ids, hashes))
+    hashes, ids, roles = hashes[order], ids[order], roles[order]
+    last = np.ones(len(order), dtype=bool)  # of its kind: a cell that is named twice has its strongest role
+    last[:-1] = (hashes[1:] != hashes[:-1]) | (ids[1:] != ids[:-1])
+    return Ledger(hashes[last].astype(np.uint64), ids[last].astype(np.uint64), roles[last].astype(np.uint8))

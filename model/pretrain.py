@@ -25,10 +25,11 @@ from ontology import write_whole
 from .checkpoint import TrainedModel, load_model, save_model
 from .config import read_config
 from .errors import CheckpointError, ModelInputError
-from .fitting import fit
+from .fitting import check, fit
 from .ledger import Ledger
 from .network import Network
 from .recipe import Machine, Recipe, fitted
+from .tensor_files import PART
 from .token_table import make_token_table
 
 if TYPE_CHECKING:
@@ -131,10 +132,10 @@ def train(
         _wait_for(folder / "run.json")
     elif (folder / "run.json").exists():
         former = _read_run(folder)
-        if other := [name for name in said if former[name] != said[name]]:
+        if other := [name for name in said if former.get(name) != said[name]]:
             raise ModelInputError("folder", str(folder), f"a new one: the run in it has another {' and '.join(other)}")
     else:
-        _lay_out(folder, cells, config, recipe, beginning)
+        _lay_out(folder, cells, config, recipe, beginning, machine or Machine())
         write_whole(folder / "run.json", (json.dumps(said, indent=1) + "\n").encode())
     return resume(folder, cells=cells, machine=machine)
 
@@ -165,8 +166,8 @@ def resume(
     """
     folder, began = Path(folder), time.time()
     said = _read_run(folder)
-    if (folder / "receipt.json").exists() and (folder / "model").exists():
-        return TrainingRun(folder, True, json.loads((folder / "receipt.json").read_text(encoding="utf-8")))
+    if (facts := _read_receipt(folder)).get("finished"):
+        return TrainingRun(folder, True, facts)
     recipe = read_config(Recipe, said["recipe"], "recipe")
     if cells is None:
         if said["cells"]["place"] is None:
@@ -192,43 +193,63 @@ def resume(
         shutil.rmtree(folder / "model", ignore_errors=True)
         made = save_model(folder / "model", TrainedModel(done.network, first.vocabulary, ledger, about))
         facts |= {"model": made.digest, "roles": ledger.tally}
-        shutil.rmtree(folder / "states", ignore_errors=True)
     if _first_rank():
         write_whole(folder / "receipt.json", (json.dumps(facts, indent=1) + "\n").encode())
+        if done.finished:
+            shutil.rmtree(folder / "states", ignore_errors=True)
     return TrainingRun(folder, done.finished, facts)
 
 
-def _lay_out(folder: Path, cells: Cells, config: ModelConfig, recipe: Recipe, beginning: Beginning) -> None:
+def _lay_out(
+    folder: Path, cells: Cells, config: ModelConfig, recipe: Recipe, beginning: Beginning, machine: Machine
+) -> None:
     """Keep the network before its first step, with its vocabulary and gene tokens."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / "start").exists():
+    others = [one for one in folder.glob("*") if not one.name.startswith(PART)]
+    if others and not (folder / "start").exists():
         raise ModelInputError("folder", str(folder), "an empty folder, or one that does not exist yet")
     if "tf" in config.tasks.masks and not beginning.regulators:
         raise ModelInputError("regulators", "none", "feature ids of transcription factors, which masks of `tf` need")
-    shutil.rmtree(folder / "start", ignore_errors=True)
     start = beginning.model
     if start is None:
         vocabulary = make_vocabulary(cells)
         table = make_token_table(vocabulary, beginning.vectors)
         vocabulary = replace(vocabulary, tokens={"sha256": table.digest})
-        torch.manual_seed(recipe.seed)
         prior = beginning.prior(vocabulary) if beginning.prior and config.trunk.prior else None
-        network, ledger = Network(config, vocabulary, table, prior), _empty_ledger()
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(recipe.seed)
+            network, ledger = Network(config, vocabulary, table, prior), _empty_ledger()
     else:
         if start.config.to_json() != config.to_json():
             raise ModelInputError("config", "another one", "the configuration of the model that is begun with")
         network, vocabulary, ledger = start.network, start.vocabulary, start.ledger
-    save_model(folder / "start", TrainedModel(network, vocabulary, ledger, {"start": start.digest if start else None}))
+    first = TrainedModel(network, vocabulary, ledger, {"start": start.digest if start else None})
+    _regulators(vocabulary, beginning.regulators)
+    check(cells, first, recipe, machine)
+    shutil.rmtree(folder / "start", ignore_errors=True)
+    save_model(folder / "start", first)
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
     try:
         said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         known = said["format"] == RUN_FORMAT
+        _ = said["recipe"], said["regulators"], said["start"], said["cells"]["fingerprint"], said["cells"]["place"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(str(folder), f"it holds no run ({error})"[:200], _NAME_ONE) from error
     if not known:
         raise CheckpointError(str(folder), f"its run is of format {said['format']!r:.40}", _NAME_ONE)
     return said
+
+
+def _read_receipt(folder: Path) -> dict[str, Any]:
+    """Return what the last leg left, nothing where there was none."""
+    if not (folder / "receipt.json").exists():
+        return {}
+    try:
+        return dict(json.loads((folder / "receipt.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        path = str(folder / "receipt.json")
+        raise CheckpointError(path, f"it cannot be read ({error})"[:200], "delete it, and resume") from error
 
 
 def _regulators(vocabulary: Vocabulary, ids: Sequence[str]) -> torch.Tensor | None:

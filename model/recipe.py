@@ -80,6 +80,10 @@ class Recipe:
         for name in ("learning_rate", "clip"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ModelInputError(name, getattr(self, name), "a number above 0")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise ModelInputError("weight_decay", self.weight_decay, "0 or more")
+        if self.schedule not in (allowed := ("cosine", "linear", "constant")):
+            raise ModelInputError("schedule", self.schedule, ", ".join(allowed))
         if not 0 <= self.final <= 1:
             raise ModelInputError("final", self.final, "a share from 0 to 1")
 
@@ -88,7 +92,7 @@ class Recipe:
         rise = min(self.warm_up, self.steps // 10)
         if step < rise:
             return (step + 1) / rise
-        done = min(1.0, (step - rise) / max(1, self.steps - rise))
+        done = min(1.0, (step - rise) / max(1, self.steps - 1 - rise))
         fall = {"constant": 0.0, "linear": done, "cosine": (1 - math.cos(math.pi * done)) / 2}[self.schedule]
         return 1 - (1 - self.final) * fall
 
@@ -147,15 +151,16 @@ def recipe_for(size: Size) -> Recipe:
 def make_optimizer(modules: Iterable[nn.Module], recipe: Recipe, *, fused: bool = False) -> torch.optim.AdamW:
     """Return AdamW over the parameters of modules; only matrices of linear layers decay.
 
-    Loshchilov and Hutter 2019. Embeddings do not decay: a row that is not drawn would shrink all the same.
+    Loshchilov and Hutter 2019. Embeddings do not decay: a row that is not drawn would shrink all the same. Nor do
+    the tokens that cells and latents begin with, which are embeddings of one row each.
     """
     decayed, free, seen = [], [], set()
     for module in modules:
-        tables = {id(one.weight) for one in module.modules() if isinstance(one, torch.nn.Embedding)}
+        matrices = {id(one.weight) for one in module.modules() if isinstance(one, torch.nn.Linear)}
         for parameter in module.parameters():
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                (decayed if parameter.ndim > 1 and id(parameter) not in tables else free).append(parameter)
+                (decayed if id(parameter) in matrices else free).append(parameter)
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ABOUT = "about.json"
+PART = ".part-"
+"""Begins the names of folders that are being written."""
 SHARD_BYTES = 15 << 20
 """Tensor bytes of a shard; with its header it stays below 16 MiB, which mail, chat and most object stores take."""
 
@@ -42,12 +44,12 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     if folder.exists() and not replace:
         raise ModelInputError("folder", str(folder), "a folder that does not exist yet")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    part = Path(tempfile.mkdtemp(prefix=PART, dir=folder.parent))
     try:
         yield part
         part.chmod(0o755)
         if folder.exists():
-            former = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+            former = Path(tempfile.mkdtemp(prefix=PART, dir=folder.parent))
             folder.rename(former / folder.name)
             part.rename(folder)
             shutil.rmtree(former, ignore_errors=True)
@@ -80,6 +82,7 @@ def unseal(folder: Path, kind: str) -> dict[str, Any]:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         files = dict(about["files"])
         said = about["format"], about["sha256"]
+        inside = {name: (folder / name).resolve().is_relative_to(folder.resolve()) for name in files}
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise CheckpointError(
             str(folder), f"its {ABOUT} cannot be read ({error})"[:200], f"name a folder with {kind}"
@@ -90,8 +93,7 @@ def unseal(folder: Path, kind: str) -> dict[str, Any]:
         raise CheckpointError(str(folder), "its list of files was changed", "copy it again")
     for name, digest in files.items():
         path = folder / name
-        inside = path.resolve().is_relative_to(folder.resolve())
-        if not inside or not path.is_file() or file_digest(path) != digest:
+        if not inside[name] or not path.is_file() or file_digest(path) != digest:
             raise CheckpointError(str(folder), f"{name} is missing or was changed", "copy it again")
     return about
 
@@ -116,8 +118,8 @@ def save_tensors(folder: Path, stem: str, tensors: Mapping[str, Tensor], shard_b
             shard[f"{name}:{piece}"] = part.clone()  # shared memory would be refused
             room += part.nbytes
     save_file(shard, folder / f"{stem}-{number:05d}.safetensors")
-    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    (folder / f"{stem}.json").write_text(json.dumps(shapes) + "\n", encoding="utf-8")
+    said = {"shards": number + 1, "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()}}
+    (folder / f"{stem}.json").write_text(json.dumps(said) + "\n", encoding="utf-8")
 
 
 def load_tensors(folder: Path, stem: str) -> dict[str, Tensor]:
@@ -129,16 +131,18 @@ def load_tensors(folder: Path, stem: str) -> dict[str, Tensor]:
         When shards are missing or do not fit the shapes.
     """
     pieces: dict[str, Tensor] = {}
+    out, file = {}, f"{stem}.json"
     try:
-        for path in sorted(folder.glob(f"{stem}-*.safetensors")):
-            pieces |= load_file(path)
-        shapes = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
-        out = {}
-        for name, shape in shapes.items():
+        said = json.loads((folder / file).read_text(encoding="utf-8"))
+        for shard in range(said["shards"]):
+            file = f"{stem}-{shard:05d}.safetensors"
+            pieces |= load_file(folder / file)
+        for name, shape in said["shapes"].items():
+            file = f"{stem}, {name},"
             parts, number = [], 0
             while (part := pieces.get(f"{name}:{number}")) is not None:
                 parts, number = [*parts, part], number + 1
             out[name] = (parts[0] if number == 1 else torch.cat(parts)).reshape(shape)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(str(folder), f"its tensors cannot be read ({error})"[:200], "copy it again") from error
+        raise CheckpointError(str(folder), f"{file} cannot be read ({error})"[:300], "copy it again") from error
     return out

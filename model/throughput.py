@@ -57,7 +57,8 @@ class Throughput(Callback):
         """Count the time since the last step as waiting."""
         if not self.flops_per_token and trainer.world_size == 1 and not self.last:
             now = time.perf_counter()
-            self.flops_per_token = count_flops(pl_module, batch)
+            with trainer.precision_plugin.forward_context():
+                self.flops_per_token = count_flops(pl_module, batch)
             self._ended += time.perf_counter() - now
         self._began = time.perf_counter()
         self._add("waited", self._began - self._ended)
@@ -84,6 +85,10 @@ class Throughput(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave validation out of the waiting."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Leave out of the waiting what came since the step ended, such as the saving of a state."""
         self._ended = time.perf_counter()
 
     def _add(self, name: str, value: float) -> None:

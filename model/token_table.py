@@ -131,15 +131,14 @@ def make_token_table(
     from ontology import get_organism, load_gene_table, ortholog_groups  # noqa: PLC0415 - importing a model is light
 
     vectors = vectors or {}
-    if len(widths := {found.vectors.shape[1] for found in vectors.values()} | ({dim} if dim else set())) > 1:
+    if len(widths := {each.vectors.shape[1] for each in vectors.values()} | ({dim} if dim else set())) > 1:
         raise ModelInputError("vectors", sorted(widths), "vectors of one width")
-    total = vocabulary.n_genes
+    total, found = vocabulary.n_genes, ortholog_groups()
     out = TokenTable(
         np.zeros((total, max(widths, default=0)), np.float32), np.zeros(total, bool), np.full(total, -1, np.int32),
         np.full(total, -1, np.int32), np.full(total, BIOTYPES.index("other"), np.int32),
-        np.zeros((total, 2), np.int32), tuple(sorted(set(ortholog_groups()["group"]))),
+        np.zeros((total, 2), np.int32), tuple(sorted(set(found["group"]))),
     )  # fmt: skip
-    found = ortholog_groups()
     numbers = {name: number for number, name in enumerate(out.groups)}
     for experiment, ids in zip(vocabulary.organisms, vocabulary.genes, strict=True):
         organism, tokens = get_organism(experiment), vocabulary.organism_tokens(experiment)

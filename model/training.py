@@ -71,9 +71,9 @@ class TrainingModule(LightningModule):
         """Log the losses of held-out cells: the same cells, genes, thinning and masks every time."""
         terms = self._losses(batch, (VALIDATION, batch_idx, self.global_rank), FULL_RAMP)
         for name, value in terms.items():
-            self.log(
-                f"validation/{name}", value.float(), on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True
-            )
+            size = {"batch_size": len(batch), "sync_dist": True}
+            # guards.py writes it into the log, under the number of steps that were taken.
+            self.log(f"validation/{name}", value.float(), on_step=False, on_epoch=True, logger=False, **size)
 
     def _losses(self, batch: CellBatch, place: tuple[int, ...], step: int) -> dict[str, Tensor]:
         rows = Ragged(batch.offsets, self._sizes)

@@ -7,17 +7,18 @@ from functools import cache
 import anndata as ad
 import numpy as np
 import pandas as pd
+import torch
 
-from loaders import AnnDataCells, CollateConfig, SamplerConfig, SamplingPlan
-from model import DataRecipe, ModelConfig, Recipe, preset
+from loaders import AnnDataCells, CollateConfig, SamplerConfig, SamplingPlan, make_vocabulary
+from model import Beginning, DataRecipe, ModelConfig, Network, Recipe, TrainedModel, make_token_table, preset
+from model.ledger import Ledger
 from ontology import load_gene_table
 
 TYPES = ["T cell", "B cell", "monocyte"]
 N_GENES = 150
 
 
-@cache
-def small_cells(organism: str = "human", seed: int = 0) -> AnnDataCells:
+def small_adata(organism: str = "human", seed: int = 0) -> ad.AnnData:
     """Return 144 cells of three types and six donors: four train, one validates, one tests."""
     rng = np.random.default_rng(seed)
     kinds, donors = rng.integers(0, 3, 144), np.arange(144) % 6
@@ -31,7 +32,17 @@ def small_cells(organism: str = "human", seed: int = 0) -> AnnDataCells:
         index=[f"{organism}{i}" for i in range(144)],
     )
     var = pd.DataFrame(index=load_gene_table(organism).ids[:N_GENES])
-    adata = ad.AnnData(rng.poisson(profiles[kinds]).astype(np.float32), obs, var)
+    return ad.AnnData(rng.poisson(profiles[kinds]).astype(np.float32), obs, var)
+
+
+@cache
+def small_cells(organism: str = "human", seed: int = 0) -> AnnDataCells:
+    """Return the cells of `small_adata`."""
+    return open_adata(small_adata(organism, seed), organism)
+
+
+def open_adata(adata: ad.AnnData, organism: str = "human") -> AnnDataCells:
+    """Return cells with their donors and splits."""
     return AnnDataCells(adata, organism, {"donor": "donor_id", "split": "split"}, neighbours="computed")
 
 
@@ -50,3 +61,14 @@ def small_recipe(**changes: object) -> Recipe:
     data = DataRecipe(SamplingPlan(labels=("cell_type",), config=SamplerConfig(draws=40)), collate)
     plain = {"steps": 12, "batch_size": 8, "warm_up": 2, "validate_every": 4, "validation_cells": 16, "data": data}
     return Recipe(**{**plain, **changes})
+
+
+@cache
+def small_start() -> Beginning:
+    """Return an untrained network to begin with, made once: gene tokens take longer than the steps of a small run."""
+    vocabulary = make_vocabulary(small_cells())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Network(small_config(), vocabulary, make_token_table(vocabulary))
+    empty = Ledger(np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.uint8))
+    return Beginning(model=TrainedModel(network, vocabulary, empty, {}))

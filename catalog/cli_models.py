@@ -1,0 +1,208 @@
+"""The commands about models: train one, go on with a run, ask what it has seen. Words in, values out.
+
+Declared here and hung under `panatlas` by cli.py, because they have a flag per need; their bodies are in
+model_commands.py, loaded when one runs, so that `--help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from .cli_references import Repeatable, Switch  # noqa: TC001 - cyclopts reads the annotations
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+Changes = Annotated[list[str], Parameter(name="--set", negative=(), show_default=False, consume_multiple=False)]
+Device = Literal["auto", "cpu", "cuda"]
+Strategy = Literal["auto", "ddp", "fsdp"]
+Precision = Literal["auto", "32-true", "bf16-mixed"]
+
+
+def _commands() -> ModuleType:
+    """Return the commands' bodies, loaded on first use."""
+    return import_module(".model_commands", __package__)
+
+
+def train(
+    size: Literal["tiny", "small", "medium", "large"],
+    /,
+    *,
+    release: str | None = None,
+    pack: str | None = None,
+    atlas: str | None = None,
+    organism: Repeatable = (),
+    output: Path | None = None,
+    max_steps: int | None = None,
+    batch_size: int | None = None,
+    length: int | None = None,
+    learning_rate: float | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    changes: Changes = (),
+    start: Path | None = None,
+    regulators: Path | None = None,
+    prior: Path | None = None,
+    vectors: str | None = None,
+    device: Device = "auto",
+    devices: int = 1,
+    strategy: Strategy = "auto",
+    precision: Precision = "auto",
+    compile: Switch = False,  # noqa: A002 - what PyTorch calls it
+    workers: int = 0,
+    minutes: float = 0.0,
+    save_every: int = 500,
+    tensorboard: Switch = False,
+    dry_run: Switch = False,
+    json: Switch = False,
+) -> int:
+    """Train a network on the cells of a release; the same command again goes on with an unfinished run.
+
+    Parameters
+    ----------
+    size
+        Of the network, and of the recipe that suits it.
+    release
+        Name of a release of the atlas; its newest unless named.
+    pack
+        Train on this pack instead.
+    atlas
+        Folder of the atlas; PANATLAS_HOME/atlas unless named.
+    organism
+        Draw only cells of this organism. Repeatable.
+    output
+        Folder of the run; PANATLAS_HOME/models/SIZE-RELEASE-SEED unless named, with 8 digits for other choices.
+    max_steps
+        Steps of the optimiser; 10,000 unless given.
+    batch_size
+        Cells per step and device; 64 unless given.
+    length
+        Genes of a cell's context; 2,200 unless given.
+    learning_rate
+        The highest; the size's unless given.
+    patience
+        Validations without a better loss after which training ends; 0 goes on to the last step.
+    seed
+        Of first weights, order of cells, choice of genes, noise.
+    changes
+        Change one choice of the network, e.g. --set trunk.attention=criss-cross. Repeatable.
+    start
+        A run or model to begin with: its weights, network and genes.
+    regulators
+        Text file of transcription factors, an id or symbol a line; masks of `tf` need it.
+    prior
+        Table of a gene network: regulator, target and, if there are, weight; biases attention.
+    vectors
+        Protein vectors by this embedder, or none; those at hand unless named.
+    device
+        cpu, cuda, or whichever there is.
+    devices
+        Devices of this machine that share the work.
+    strategy
+        How they share it; auto is ddp.
+    precision
+        auto is bf16-mixed on a GPU, 32-true on a CPU.
+    compile
+        Compile the trunk.
+    workers
+        Processes that make batches, per device.
+    minutes
+        Stop after this time, to be resumed; 0 for none.
+    save_every
+        Steps between states to resume from.
+    tensorboard
+        Log for TensorBoard instead of CSV.
+    dry_run
+        Say what would be trained, and train nothing.
+    json
+        Print the run's facts as JSON on stdout.
+    """
+    where = {"release": release, "pack": pack, "atlas": atlas, "output": output}
+    recipe = {"steps": max_steps, "batch_size": batch_size, "learning_rate": learning_rate, "patience": patience}
+    draws = {"seed": seed, "length": length, "organisms": tuple(organism)}
+    machine = {
+        "device": device, "devices": devices, "strategy": strategy, "precision": precision, "compile": compile,
+        "workers": workers, "minutes": minutes, "save_every": save_every,
+        "logger": "tensorboard" if tensorboard else "csv",
+    }  # fmt: skip
+    begin = {"changes": changes, "start": start, "regulators": regulators, "prior": prior, "vectors": vectors}
+    return _commands().train(size, where, (recipe, draws), machine, begin, dry_run=dry_run, json=json)
+
+
+def resume(
+    run: Path,
+    /,
+    *,
+    atlas: str | None = None,
+    pack: str | None = None,
+    device: Device = "auto",
+    devices: int = 1,
+    strategy: Strategy = "auto",
+    precision: Precision = "auto",
+    compile: Switch = False,  # noqa: A002 - what PyTorch calls it
+    workers: int = 0,
+    minutes: float = 0.0,
+    save_every: int = 500,
+    tensorboard: Switch = False,
+    json: Switch = False,
+) -> int:
+    """Go on with a run where its last saved state stands.
+
+    Parameters
+    ----------
+    run
+        Its folder.
+    atlas
+        Where the atlas of its cells is now, if it was moved.
+    pack
+        Where the pack of its cells is now, or a pack of the same release.
+    device
+        cpu, cuda, or whichever there is.
+    devices
+        Devices of this machine that share the work; another number draws other cells.
+    strategy
+        How they share it; auto is ddp.
+    precision
+        auto is bf16-mixed on a GPU, 32-true on a CPU.
+    compile
+        Compile the trunk.
+    workers
+        Processes that make batches, per device.
+    minutes
+        Stop after this time, to be resumed; 0 for none.
+    save_every
+        Steps between states to resume from.
+    tensorboard
+        Log for TensorBoard instead of CSV.
+    json
+        Print the run's facts as JSON on stdout.
+    """
+    machine = {
+        "device": device, "devices": devices, "strategy": strategy, "precision": precision, "compile": compile,
+        "workers": workers, "minutes": minutes, "save_every": save_every,
+        "logger": "tensorboard" if tensorboard else "csv",
+    }  # fmt: skip
+    return _commands().resume(run, atlas, pack, machine, json=json)
+
+
+def was_trained_on(file: Path, /, *, model: Path, organism: str = "human", json: Switch = False) -> int:
+    """Say which cells of a file a model has seen, by the hash of their counts.
+
+    Copies that were counted again, or that have fewer genes, are not recognised.
+
+    Parameters
+    ----------
+    file
+        h5ad with raw counts.
+    model
+        Folder of a run or of a model.
+    organism
+        Whose cells they are.
+    json
+        Print the answer as JSON on stdout.
+    """
+    return _commands().was_trained_on(file, model, organism, json=json)
