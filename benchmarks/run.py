@@ -34,6 +34,7 @@ REGISTRY = {
     "loaders_scale": "loaders_scale.py",  # packs of 10^5 to 2·10^6 cells, index and sampler of 10^7
     "attention": "attention.py",  # time and memory of each kind of attention at 1,024 to 32,768 genes
     "sampler": "sampler.py",  # draws per CPU-second at 350 million cells beside torch.multinomial
+    "pretrain": "pretrain.py",  # a real run on three organisms, losses on held-out donors
     "study": "study.py",  # every design choice of the network beside the base, held-out scores, same budget
     "labels": "labels.py",  # share of real author labels mapped by rule, every miss, suggestions
 }

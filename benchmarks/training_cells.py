@@ -1,7 +1,7 @@
-"""The real cells that training benchmarks use: every file that may train shipped weights, as an atlas, release and pack.
+"""The real cells of training benchmarks: every file that may train shipped weights, as an atlas, release and pack.
 
 Three organisms, split by donor; pinned donors are held out where a study has several, so that validation and test hold
-labelled cells of more than one study. Files are read from the data folder beside the checkout, and never from elsewhere.
+labelled cells of more than one study. Files are read from the data folder beside the checkout, never from elsewhere.
 """
 
 from __future__ import annotations

@@ -6,7 +6,12 @@
 - `ProteinEmbedder`: the seam behind which a protein language model sits; `esm2` and `seeded_esm2` make one.
 - `embed_proteins`, `load_protein_vectors`: one vector per gene of an organism, kept as a reference snapshot.
 
-What comes lives here and nowhere else: training, checkpoints, and one verb per task (embed, annotate, denoise, ...).
+- `Recipe`, `Machine`, `recipe_for`, `train`, `resume`: from cells to a trained model, in one leg or many, to the byte.
+- `TrainedModel`, `load_model`, `save_model`, `Ledger`, `seen_before`: a model on disk, and which cells it has seen.
+  `with_organism`, `with_classes` let it grow.
+- `held_out_scores`, `run_study`, `VARIANTS`, `tabulate`: every design choice beside the base, scored alike.
+
+What comes lives here and nowhere else: one verb per task (embed, annotate, denoise, ...).
 May import `loaders`, `atlas` and `ontology`. Its models and values go to `catalog`, which remembers them. Names load
 on first use; torch is imported when a network or an embedder is made.
 """
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     from .checkpoint import TrainedModel, load_model, save_model
     from .config import ModelConfig, preset
     from .errors import CheckpointError, ModelError, ModelInputError, TrainingDivergedError, WeightsUnavailableError
+    from .growth import with_classes, with_organism
+    from .held_out import held_out_scores
     from .ledger import Ledger, seen_before
     from .network import Encoded, Network
     from .objective import Objective, make_view
@@ -28,13 +35,17 @@ if TYPE_CHECKING:
     from .protein_vectors import ProteinVectors, embed_proteins, load_protein_vectors, vectors_name
     from .ragged import Ragged, make_ragged
     from .recipe import DataRecipe, Machine, Recipe, recipe_for
+    from .study import StudyPlan, find_variants, run_study, side_by_side, tabulate
     from .token_table import TokenTable, make_token_table
+    from .variants import VARIANTS, Variant
     from .views import View, seeded
 
 _HOMES = {
     "checkpoint": ("TrainedModel", "load_model", "save_model"),
     "config": ("ModelConfig", "preset"),
     "errors": ("CheckpointError", "ModelError", "ModelInputError", "TrainingDivergedError", "WeightsUnavailableError"),
+    "growth": ("with_classes", "with_organism"),
+    "held_out": ("held_out_scores",),
     "ledger": ("Ledger", "seen_before"),
     "network": ("Encoded", "Network"),
     "objective": ("Objective", "make_view"),
@@ -43,12 +54,15 @@ _HOMES = {
     "protein_vectors": ("ProteinVectors", "embed_proteins", "load_protein_vectors", "vectors_name"),
     "ragged": ("Ragged", "make_ragged"),
     "recipe": ("DataRecipe", "Machine", "Recipe", "recipe_for"),
+    "study": ("StudyPlan", "find_variants", "run_study", "side_by_side", "tabulate"),
     "token_table": ("TokenTable", "make_token_table"),
+    "variants": ("VARIANTS", "Variant"),
     "views": ("View", "seeded"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "VARIANTS",
     "Beginning",
     "CheckpointError",
     "DataRecipe",
@@ -65,14 +79,18 @@ __all__ = [
     "ProteinVectors",
     "Ragged",
     "Recipe",
+    "StudyPlan",
     "TokenTable",
     "TrainedModel",
     "TrainingDivergedError",
     "TrainingRun",
+    "Variant",
     "View",
     "WeightsUnavailableError",
     "embed_proteins",
     "esm2",
+    "find_variants",
+    "held_out_scores",
     "load_model",
     "load_protein_vectors",
     "make_ragged",
@@ -81,12 +99,17 @@ __all__ = [
     "preset",
     "recipe_for",
     "resume",
+    "run_study",
     "save_model",
     "seeded",
     "seeded_esm2",
     "seen_before",
+    "side_by_side",
+    "tabulate",
     "train",
     "vectors_name",
+    "with_classes",
+    "with_organism",
 ]
 
 
