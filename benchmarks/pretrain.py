@@ -15,8 +15,9 @@ from typing import Any
 
 SEED = 0
 FOLDER = Path(__file__).resolve().parent / "data"
+TERMS = ("loss", "denoise/0.8", "generate", "labels/cell_type", "labels/tissue", "labels/disease", "contrastive")
 STEPS, BATCH, LENGTH, SHORTEST, EVERY, CELLS = 1_500, 32, 400, 100, 150, 512
-COLUMNS = ("what", "step", "loss", "denoise/0.8", "generate", "labels/cell_type", "labels/tissue", "labels/disease")
+COLUMNS = ("what", "step", "value", "on test donors", *TERMS)
 NOTES = (
     f"{STEPS} steps of {BATCH} cells, contexts of up to {LENGTH} genes and 6 neighbours; joint labels levelled. "
     f"Validation: {CELLS} cells of donors that are not trained on, the same at every step; losses as they are weighted "
@@ -51,12 +52,19 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
         run = train(cells, config, recipe, folder, machine=machine, place=(str(pack), None))
         rows = _validations(run.folder)
         kept = ("validation_step", "loss_first", "loss_last", "cells_seen", "cells_per_s", "data_wait", "parameters")
-        rows.append({"what": "the run", **{name: _short(run.facts.get(name)) for name in kept}})
-        for split in ("validation", "test"):
-            scores = held_out_scores(run.model, cells, split=split, most=64 if quick else 1_024, collate=collate)
-            rows.append({"what": f"scores, {split} donors", **{name: _short(value) for name, value in scores.items()}})
+        rows += [{"what": f"the run, {name}", "value": _short(run.facts.get(name))} for name in kept]
+        most = 64 if quick else 1_024
+        ours, theirs = (
+            held_out_scores(run.model, cells, split=split, most=most, collate=collate)
+            for split in ("validation", "test")
+        )
     torch.set_num_threads(torch_threads)
-    return rows
+    both = [
+        {"what": f"score, {name}", "value": _short(ours[name]), "on test donors": _short(theirs[name])}
+        for name in ours
+        if name in theirs
+    ]
+    return [*rows, *both]
 
 
 def _validations(folder: Path) -> list[dict[str, Any]]:
@@ -67,7 +75,7 @@ def _validations(folder: Path) -> list[dict[str, Any]]:
             for row in csv.DictReader(file):
                 terms = {name: value for name, value in row.items() if name.startswith("validation/") and value}
                 if terms:
-                    plain = {name.removeprefix("validation/"): _short(float(value)) for name, value in terms.items()}
+                    plain = {name: _short(float(terms[f"validation/{name}"])) for name in TERMS}
                     found[int(row["step"])] = {"what": "held-out donors", "step": int(row["step"]), **plain}
     return [found[step] for step in sorted(found)]
 
