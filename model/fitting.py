@@ -189,7 +189,9 @@ def _logger(folder: Path, machine: Machine) -> Logger:
     """Return the log; every leg has a version of its own in it."""
     if machine.logger == "tensorboard":
         if not (importlib.util.find_spec("tensorboard") or importlib.util.find_spec("tensorboardX")):
-            raise ModelInputError("logger", "tensorboard", "csv, or tensorboard installed")
+            raise ModelInputError(
+                "logger", "tensorboard", "csv, or tensorboard after `pip install panatlas[tensorboard]`"
+            )
         return TensorBoardLogger(str(folder), name="log")
     return CSVLogger(str(folder), name="log")
 

@@ -97,7 +97,7 @@ def with_classes(model: TrainedModel, label: str, values: Iterable[str]) -> Trai
     label
         One of the labels it has a cell token for.
     values
-        Values as cells carry them: term ids, several joined by ` || `, or words for cell_culture. Those that are
+        Values as cells carry them: term ids, several joined by two bars, or words for cell_culture. Those that are
         there already are passed over.
 
     Returns

@@ -336,3 +336,11 @@ def test_two_ranks_train_together_and_end_with_equal_weights(tmp_path):
     assert one["rate"] == two["rate"]
     assert all(torch.equal(one["weights"][name], two["weights"][name]) for name in one["weights"])
     assert load_model(tmp_path / "run" / "model").digest == facts["model"]
+
+
+def test_the_log_may_go_to_tensorboard(tmp_path):
+    machine = Machine(device="cpu", log_every=1, logger="tensorboard")
+    recipe = small_recipe(steps=2, validate_every=0)
+    train(small_cells(), small_config(), recipe, tmp_path / "run", machine=machine, beginning=small_start())
+    (events,) = (tmp_path / "run" / "log").rglob("events.out.tfevents.*")
+    assert b"train/loss" in events.read_bytes()
