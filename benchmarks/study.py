@@ -73,7 +73,7 @@ def _beginning(folder: Path) -> Any:
     edges = pd.read_parquet(network)[["source", "target"]]
     edges.set_axis(["regulator", "target"], axis=1).to_parquet(folder / "prior.parquet")
     prior = read_network(folder / "prior.parquet", ["homo_sapiens"])
-    return Beginning(regulators=tuple(gzip.decompress(factors.read_bytes()).decode().split()), prior=prior.bias)
+    return Beginning(regulators=tuple(gzip.decompress(factors.read_bytes()).decode().split()), prior=prior)
 
 
 def _floors(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Changes = Annotated[list[str], Parameter(name="--set", negative=(), show_default=False, consume_multiple=False)]
 Device = Literal["auto", "cpu", "cuda"]
-Strategy = Literal["auto", "ddp", "fsdp"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 
@@ -50,7 +49,6 @@ def train(
     vectors: str | None = None,
     device: Device = "auto",
     devices: int = 1,
-    strategy: Strategy = "auto",
     precision: Precision = "auto",
     compile: Switch = False,  # noqa: A002 - what PyTorch calls it
     workers: int = 0,
@@ -75,7 +73,8 @@ def train(
     organism
         Draw only cells of this organism. Repeatable.
     output
-        Folder of the run; PANATLAS_HOME/models/SIZE-RELEASE-SEED unless named, with 8 digits for other choices.
+        Folder of the run; PANATLAS_HOME/models/SIZE-RELEASE-SEED unless named, with 8 digits for other choices; of a
+        run with --start it is start-MODEL-RELEASE-SEED-DIGITS.
     max_steps
         Steps of the optimiser; 10,000 unless given.
     batch_size
@@ -102,8 +101,6 @@ def train(
         cpu, cuda, or whichever there is.
     devices
         Devices of this machine that share the work.
-    strategy
-        How they share it; auto is ddp.
     precision
         auto is bf16-mixed on a GPU, 32-true on a CPU.
     compile
@@ -125,7 +122,7 @@ def train(
     recipe = {"steps": max_steps, "batch_size": batch_size, "learning_rate": learning_rate, "patience": patience}
     draws = {"seed": seed, "length": length, "organisms": tuple(organism)}
     machine = {
-        "device": device, "devices": devices, "strategy": strategy, "precision": precision, "compile": compile,
+        "device": device, "devices": devices, "precision": precision, "compile": compile,
         "workers": workers, "minutes": minutes, "save_every": save_every,
         "logger": "tensorboard" if tensorboard else "csv",
     }  # fmt: skip
@@ -141,7 +138,6 @@ def resume(
     pack: str | None = None,
     device: Device = "auto",
     devices: int = 1,
-    strategy: Strategy = "auto",
     precision: Precision = "auto",
     compile: Switch = False,  # noqa: A002 - what PyTorch calls it
     workers: int = 0,
@@ -164,8 +160,6 @@ def resume(
         cpu, cuda, or whichever there is.
     devices
         Devices of this machine that share the work; another number draws other cells.
-    strategy
-        How they share it; auto is ddp.
     precision
         auto is bf16-mixed on a GPU, 32-true on a CPU.
     compile
@@ -182,17 +176,19 @@ def resume(
         Print the run's facts as JSON on stdout.
     """
     machine = {
-        "device": device, "devices": devices, "strategy": strategy, "precision": precision, "compile": compile,
+        "device": device, "devices": devices, "precision": precision, "compile": compile,
         "workers": workers, "minutes": minutes, "save_every": save_every,
         "logger": "tensorboard" if tensorboard else "csv",
     }  # fmt: skip
     return _commands().resume(run, atlas, pack, machine, json=json)
 
 
-def was_trained_on(file: Path, /, *, model: Path, organism: str = "human", json: Switch = False) -> int:
-    """Say which cells of a file a model has seen, by the hash of their counts.
+def was_trained_on(
+    file: Path, /, *, model: Path, organism: str = "human", layer: str | None = None, json: Switch = False
+) -> int:
+    """Say which cells of a file a model has seen, by the hash of their counts or by their id.
 
-    Copies that were counted again, or that have fewer genes, are not recognised.
+    A cell that is not found may have been seen all the same: a missing gene or a recount changes the hash.
 
     Parameters
     ----------
@@ -202,7 +198,9 @@ def was_trained_on(file: Path, /, *, model: Path, organism: str = "human", json:
         Folder of a run or of a model.
     organism
         Whose cells they are.
+    layer
+        Layer with the counts, raw for .raw, X for X; chosen as an ingest does unless named.
     json
         Print the answer as JSON on stdout.
     """
-    return _commands().was_trained_on(file, model, organism, json=json)
+    return _commands().was_trained_on(file, model, organism, layer, json=json)

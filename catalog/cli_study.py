@@ -39,6 +39,7 @@ def study(
     vectors: str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     workers: int = 0,
+    save_every: int = 500,
     list: Switch = False,  # noqa: A002 - what people type
     json: Switch = False,
 ) -> int:
@@ -78,11 +79,13 @@ def study(
     prior
         Table of a gene network: regulator, target and, if there are, weight; the variant prior needs it.
     vectors
-        Protein vectors by this embedder, or none; those at hand unless named.
+        Protein vectors by this embedder, or none; those at hand unless named. The variant no-adapter needs some.
     device
         cpu, cuda, or whichever there is.
     workers
         Processes that make batches.
+    save_every
+        Steps between states to resume from.
     list
         Say which variants there are, and train nothing.
     json
@@ -93,5 +96,5 @@ def study(
     where = {"release": release, "pack": pack, "atlas": atlas, "output": output}
     files = {"regulators": regulators, "prior": prior, "vectors": vectors}
     plan = {"size": size, "steps": steps, "seeds": seeds, "scored": scored}
-    machine = {"device": device, "workers": workers, "minutes": minutes}
+    machine = {"device": device, "workers": workers, "minutes": minutes, "save_every": save_every}
     return _commands().study(where, (plan, variant, batch_size, length), files, machine, json=json)

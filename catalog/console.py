@@ -199,8 +199,13 @@ def show_seen(console: Console, facts: Mapping[str, Any], *, known: bool) -> Non
     console.print(
         f"{facts['trained']:,} of {facts['cells']:,} {plain(facts['organism'])} cells were trained on by {of}, "
         f"{facts['eligible']:,} could have been drawn, {facts['validation']:,} chose its stopping point, "
-        f"{facts['unseen']:,} are unseen; copies counted again or with fewer genes are not recognised"
+        f"{facts['not_found']:,} were not found"
     )
+    if facts["not_found"]:
+        console.print(
+            f"  cells are known by {plain(facts['matched_by'])}; not found is no proof of unseen: a missing gene or a "
+            "recount changes the hash"
+        )
     if not known:
         console.print(f"  the model knows no gene of {plain(facts['organism'])}")
 
@@ -218,10 +223,10 @@ def show_receipt(console: Console, receipt: Receipt) -> None:
     if receipt.status == "planned" and receipt.labels:
         for label, how in receipt.labels.items():
             console.print(f"  {plain(label)}: " + ", ".join(f"{plain(k)} {n:,}" for k, n in how.items() if n))
-    _show_findings(console, receipt.findings)
+    show_findings(console, receipt.findings)
 
 
-def _show_findings(console: Console, findings: Iterable[Finding]) -> None:
+def show_findings(console: Console, findings: Iterable[Finding]) -> None:
     """Print findings, the worst first."""
     colours = {"error": "red", "warning": "yellow", "info": "dim"}
     for f in sorted(findings, key=lambda f: tuple(colours).index(f.severity)):
@@ -318,7 +323,7 @@ def show_release(console: Console, release: Release) -> None:
         books = f"{cells:,} cells, {split['loadable'][name]:,} to load, in {split['groups'][name]:,} groups"
         pinned = "".join(f"; pinned {plain(pin)}" for pin in split["pinned"][name])
         console.print(f"    {name}: {books}{pinned}")
-    _show_findings(console, release.findings)
+    show_findings(console, release.findings)
     console.print(f"  content sha256 {manifest['content_sha256']}")
 
 

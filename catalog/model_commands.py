@@ -94,13 +94,7 @@ def train(
             if error.field == "folder":
                 error.add_note("--output FOLDER names another one")
             raise
-    vectors = _vectors_of(run.folder)
-    if first and known and set(vectors) != set(plan.beginning.vectors) and plan.beginning.model is None:
-        begun = ", ".join(vectors) or "none"
-        people.print(f"[yellow]note[/] the run was begun with protein vectors of: {show.plain(begun)}")
-    for name, one in plan.beginning.vectors.items() if not known else ():
-        vectors[name]["embedder"] = one.about["embedder"]
-    return _tell(people, run, vectors, before=before, json=json)
+    return _tell(people, run, before=before, json=json)
 
 
 def resume(run: Path, atlas: str | None, pack: str | None, machine: Mapping[str, Any], *, json: bool) -> int:
@@ -114,20 +108,22 @@ def resume(run: Path, atlas: str | None, pack: str | None, machine: Mapping[str,
         if atlas is None and pack is None:
             error.add_note("if its cells were moved, name where they are: --atlas FOLDER or --pack FOLDER")
         raise
-    return _tell(people, done, _vectors_of(done.folder), before=before, json=json)
+    return _tell(people, done, before=before, json=json)
 
 
-def was_trained_on(file: Path, model: Path, organism: str, *, json: bool) -> int:
+def was_trained_on(file: Path, model: Path, organism: str, layer: str | None, *, json: bool) -> int:
     """Compare a file's cells with a model's ledger."""
     people = show.people()
     trained = load_model(places.model_folder(model))
-    cells, adata = places.read_adata(file, organism)
-    seen = seen_before(trained.ledger, cells)
-    name = cells.about["organisms"][0]["organism"]
-    seen["examples"] = [str(adata.obs_names[cell]) for cell in seen["examples"]]
+    asked = places.read_adata(file, organism, layer)
+    seen = seen_before(trained.ledger, asked.cells)
+    name = asked.cells.about["organisms"][0]["organism"]
+    seen["examples"] = {role: [asked.names[cell] for cell in cells] for role, cells in seen["examples"].items()}
     facts = {
-        "file": str(file), "model": trained.digest, "release": trained.facts.get("release"), "organism": name, **seen,
+        "file": str(file), "matrix": asked.matrix, "model": trained.digest, "release": trained.facts.get("release"),
+        "organism": name, **seen, "findings": [asdict(one) for one in asked.findings],
     }  # fmt: skip
+    show.show_findings(people, [one for one in asked.findings if one.severity == "warning"])
     show.show_seen(people, facts, known=name in trained.vocabulary.organisms)
     if json:
         show.print_json(facts)
@@ -165,8 +161,9 @@ def _plan(
     choices |= {"regulators": regulators} if regulators else {}
     choices |= {"prior": network.digest} if network else {}
     choices |= {"vectors": begin["vectors"]} if begin["vectors"] else {}
-    folder = where["output"] or places.run_folder(size, place, made.seed, choices)
-    beginning = Beginning(vectors, regulators, network.bias if network else None, start)
+    begun = f"start-{start.digest[:8]}" if start else size
+    folder = where["output"] or places.run_folder(begun, place, made.seed, choices)
+    beginning = Beginning(vectors, regulators, network, start)
     return Plan(place, config, made, beginning, folder, tuple(notes))
 
 
@@ -247,7 +244,7 @@ def _choices(size: str, config: ModelConfig, recipe: Recipe, start: TrainedModel
     """Return what differs from the size's own choices; the seed is told apart by the folder's name."""
     said: dict[str, Any] = {}
     if start is not None:
-        said["start"] = start.digest
+        said |= {"start": start.digest, "size": size}  # which decides the recipe
     elif config != preset(size):  # type: ignore[arg-type]
         said["config"] = asdict(config)
     if recipe != make_recipe(size, {}, {"seed": recipe.seed, "length": None, "organisms": ()}):
@@ -268,11 +265,12 @@ def _facts_of_plan(plan: Plan) -> dict[str, Any]:
 
 
 def _vectors_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return which organisms' genes a run has protein vectors of, and how many."""
+    """Return which organisms' genes a run has protein vectors of, how many, and by which embedder where it knows."""
+    by = json_text.loads((folder / "run.json").read_text(encoding="utf-8")).get("vectors", {})
     vocabulary = Vocabulary.load(folder / "start" / "vocabulary.json")
     has = TokenTable.load(folder / "start" / "tokens").has_vector
     found = {name: int(has[vocabulary.organism_tokens(name)].sum()) for name in vocabulary.organisms}
-    return {name: {"genes": genes, "embedder": None} for name, genes in found.items() if genes}
+    return {name: {"genes": genes, "embedder": by.get(name)} for name, genes in found.items() if genes}
 
 
 def _finished(folder: Path) -> bool:
@@ -280,11 +278,11 @@ def _finished(folder: Path) -> bool:
     return all((folder / name).exists() for name in ("run.json", "receipt.json", "model"))
 
 
-def _tell(people: Console, run: TrainingRun, vectors: Mapping[str, Any], *, before: bool, json: bool) -> int:
+def _tell(people: Console, run: TrainingRun, *, before: bool, json: bool) -> int:
     """Show what came of a leg, or `before`; only one of several processes does."""
     if _first_rank():
-        facts = {**run.facts, "folder": str(run.folder), "finished": run.finished, "protein_vectors": dict(vectors)}
-        facts.setdefault("model", None)
+        facts = {**run.facts, "folder": str(run.folder), "finished": run.finished}
+        facts |= {"model": run.facts.get("model"), "protein_vectors": _vectors_of(run.folder)}
         show.show_training(people, facts, f"panatlas resume {shlex.quote(str(run.folder))}", before=before)
         if json:
             show.print_json(facts)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas import Source, open_atlas, read
+from atlas import ContractError, Source, open_atlas, read
 from loaders import AnnDataCells, open_cells
 from model import ModelInputError, load_protein_vectors, prior_bias
 from ontology import (
@@ -39,8 +39,7 @@ from .manifests import newest_release, read_manifest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import anndata as ad
-
+    from atlas import Finding
     from loaders import Cells, Vocabulary
     from model import ProteinVectors
 
@@ -120,13 +119,13 @@ def cells_of_run(folder: Path, atlas: str | None, pack: str | None) -> Cells | N
     return find_cells(release, None, atlas, atlas).cells
 
 
-def run_folder(size: str, place: CellPlace, seed: int, choices: Mapping[str, Any]) -> Path:
-    """Return the folder of a run: its size, release and seed, and 8 digits where there are other choices.
+def run_folder(begun: str, place: CellPlace, seed: int, choices: Mapping[str, Any]) -> Path:
+    """Return the folder of a run: what it begins with, release and seed, and 8 digits where there are other choices.
 
     Parameters
     ----------
-    size
-        Of the network.
+    begun
+        Size of the network, or the model that is begun with, in letters a folder may have.
     place
         Of its cells.
     seed
@@ -136,7 +135,7 @@ def run_folder(size: str, place: CellPlace, seed: int, choices: Mapping[str, Any
     """
     said = dict(choices) | ({} if place.usual else {"cells": place.cells.fingerprint})
     digits = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return home() / "models" / "-".join([size, place.label, str(seed), *([digits] if said else [])])
+    return home() / "models" / "-".join([begun, place.label, str(seed), *([digits] if said else [])])
 
 
 def model_folder(path: Path) -> Path:
@@ -315,13 +314,36 @@ def find_vectors(organisms: Sequence[str], embedder: str | None) -> tuple[dict[s
     return kept, sorted(set(found) - set(kept))
 
 
-def read_adata(path: Path, organism: str) -> tuple[AnnDataCells, ad.AnnData]:
+@dataclass(frozen=True)
+class FileCells:
+    """Cells of a user's file."""
+
+    cells: AnnDataCells
+    """The cells."""
+    names: list[str]
+    """The file's own names of them."""
+    matrix: str
+    """Element of the file their counts are from."""
+    findings: tuple[Finding, ...]
+    """What reading them found: unknown genes, genes that were summed or left out."""
+
+
+def read_adata(path: Path, organism: str, layer: str | None = None) -> FileCells:
     """Return the cells of a file, read as an ingest reads it: nothing in it is run or followed.
+
+    Parameters
+    ----------
+    path
+        What an ingest takes.
+    organism
+        Whose cells they are.
+    layer
+        Layer with the counts, `raw` for .raw, `X` for X; None leaves the choice to the rules of an ingest.
 
     Raises
     ------
     CatalogInputError
-        When there is no such file.
+        When there is no such file, or no such layer in it.
     ContractError, CellsError
         When it is hostile or damaged, or has no raw counts.
     """
@@ -331,11 +353,22 @@ def read_adata(path: Path, organism: str) -> tuple[AnnDataCells, ad.AnnData]:
     if not path.exists():
         raise CatalogInputError("file", str(path), "an h5ad file that exists")
     path = path.expanduser().absolute()
-    with read.open_source(Source(get_organism(organism).name, str(path)), path) as raw:
+    matrix = None if layer is None else {"raw": "raw/X", "X": "X"}.get(layer, f"layers/{layer}")
+    try:
+        opened = read.open_source(Source(get_organism(organism).name, str(path), matrix=matrix), path)
+    except ContractError as error:
+        first = error.findings[0]
+        if first.code != "no-such-matrix":
+            raise
+        allowed = first.expected.replace("layers/", "").replace("raw/X", "raw")
+        raise CatalogInputError("layer", layer, allowed) from error
+    with opened as raw:
         counts = sp.vstack([block for _, block in raw.stored_blocks()], format="csr")
         obs = raw.obs[[name for name in ("observation_joinid",) if name in raw.obs]].copy()
         adata = ad.AnnData(counts, obs=obs, var=raw.var.copy())
-    return AnnDataCells(adata, organism), adata
+    cells = AnnDataCells(adata, organism)
+    found = [one for one in cells.findings if not one.where.startswith("obs")]  # labels were not handed on
+    return FileCells(cells, adata.obs_names.astype(str).tolist(), raw.matrix, (*raw.findings, *found))
 
 
 def _tables(organisms: Sequence[str]) -> list[GeneTable]:

@@ -20,17 +20,20 @@ from .workflows import default_atlas
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from rich.console import Console
 
 TOLD_S = 60.0
 """Seconds between lines on how far a run is."""
+NEEDS = {"": "", "regulators": "--regulators", "prior": "--prior", "vectors": "protein vectors"}
+"""What a variant needs, in the command line's words."""
 
 
 def list_variants(*, json: bool) -> int:
     """Show every variant: what it changes, and what it needs."""
     rows = [
-        {"variant": one.name, "group": one.group, "needs": f"--{one.needs}" if one.needs else "", "about": one.about}
+        {"variant": one.name, "group": one.group, "needs": NEEDS[one.needs], "about": one.about}
         for one in choices.VARIANTS
     ]
     show.print_json(rows) if json else show.print_table(rows, rows[0])
@@ -54,7 +57,7 @@ def study(
     place = places.find_cells(where["release"], where["pack"], where["atlas"], default_atlas())
     beginning = _beginning(people, files, place.organisms)
     folder = where["output"] or home() / "studies" / f"{plan.size}-{place.label}-{plan.steps}"
-    people.print(f"study of {len(plan.variants)} variants and the base in {show.plain(folder)}")
+    _tell_plan(people, plan, beginning, folder)
     try:
         rows = studies.run_study(
             place.cells, plan, folder, machine=Machine(**machine, show=_Steps(people)), beginning=beginning,
@@ -93,7 +96,18 @@ def _beginning(people: Console, files: Mapping[str, Any], organisms: list[str]) 
     vectors, left_out = places.find_vectors(organisms, files["vectors"])
     for name in left_out:
         people.print(f"[yellow]note[/] the protein vectors of {show.plain(name)} have another width and are not used")
-    return Beginning(vectors, regulators, network.bias if network else None)
+    return Beginning(vectors, regulators, network)
+
+
+def _tell_plan(people: Console, plan: studies.StudyPlan, beginning: Beginning, folder: Path) -> None:
+    """Print what can be trained, and which variants are left out and why."""
+    able = studies.find_able(plan, beginning)
+    people.print(f"study of the base and {len(able)} of {len(plan.variants)} variants in {show.plain(folder)}")
+    have = {"regulators": beginning.regulators, "prior": beginning.prior, "vectors": beginning.vectors, "": True}
+    for one in plan.variants:
+        if one not in able:
+            why = f"needs {NEEDS[one.needs]}" if not have[one.needs] else "is what the base is"
+            people.print(f"[yellow]left out[/] {show.plain(one.name)}: {why}")
 
 
 def _tell(people: Console, done: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ runs no code. Its digest is the model's name wherever results are kept. Made by 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,9 @@ from .tensor_files import load_tensors, new_folder, save_tensors, seal, unseal
 from .token_table import TokenTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
 
 MODEL_FORMAT = "panatlas model 1"
 
@@ -79,8 +82,7 @@ def save_model(folder: Path | str, model: TrainedModel) -> TrainedModel:
     """
     folder = Path(folder)
     state = model.network.state_dict()
-    if wrong := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
-        raise CheckpointError(str(folder), f"{wrong[0]} has values that are not finite", "train from an earlier state")
+    _prove_finite(folder, state)
     with new_folder(folder) as part:
         save_tensors(part, "weights", state)
         if prior := model.network.prior:
@@ -92,6 +94,14 @@ def save_model(folder: Path | str, model: TrainedModel) -> TrainedModel:
         model.ledger.save(part / "ledger")
         digest = seal(part, {"format": MODEL_FORMAT})
     return replace(model, digest=digest)
+
+
+def weights_digest(model: TrainedModel) -> str:
+    """Return a sha256 of the weights of a model that is not saved yet, which has no digest of its own."""
+    digest = hashlib.sha256()
+    for name, value in model.network.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> TrainedModel:
@@ -125,11 +135,30 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Traine
         if config.trunk.prior:
             edges = load_tensors(folder, "prior")
             prior = PriorBias(edges["edges"], edges["weights"], vocabulary.n_genes)
+        _prove_sizes(config, state, lambda: Network(config, vocabulary, table, prior))
         with torch.random.fork_rng(devices=()):  # its first weights are overwritten
             network = Network(config, vocabulary, table, prior)
         network.load_state_dict(state)
-    except (OSError, ValueError, LookupError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(str(folder), f"its parts do not fit ({error})"[:300], "copy it again") from error
+    _prove_finite(folder, state)
     return TrainedModel(network.eval().to(device), vocabulary, Ledger.load(folder / "ledger"), facts, digest)
+
+
+def _prove_finite(folder: Path, state: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError for weights of which no result can come."""
+    if wrong := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise CheckpointError(str(folder), f"{wrong[0]} has values that are not finite", "train from an earlier state")
+
+
+def _prove_sizes(config: ModelConfig, state: Mapping[str, Tensor], make: Callable[[], Network]) -> None:
+    """Raise ValueError where a configuration asks for other sizes than the weights have, before memory is taken."""
+    if max(config.trunk.layers, config.cell.layers) > len(state):
+        raise ValueError(f"{config.trunk.layers:,} and {config.cell.layers:,} layers, {len(state):,} tensors")
+    with torch.device("meta"):
+        asked = {name: tuple(value.shape) for name, value in make().state_dict().items()}
+    there = {name: tuple(value.shape) for name, value in state.items()}
+    if wrong := sorted(name for name in asked.keys() | there.keys() if asked.get(name) != there.get(name)):
+        raise ValueError(f"{wrong[0]} is {there.get(wrong[0])} where its configuration asks for {asked.get(wrong[0])}")

@@ -53,7 +53,7 @@ class Gaussian(nn.Module):
     def forward(self, token: Tensor, sample: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return the code, what the decoder gets, and the divergence per cell."""
         inner = self.squeeze(token)
-        mean, log_variance = _exact(self.mean(inner)), _exact(self.log_variance(inner)).clamp(*LOG_VARIANCE)
+        mean, log_variance = exactly(self.mean, inner), exactly(self.log_variance, inner).clamp(*LOG_VARIANCE)
         kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(-1)
         drawn = mean + torch.randn_like(mean) * (log_variance / 2).exp() if sample else mean
         return mean, drawn, kl
@@ -69,7 +69,7 @@ class Quantised(nn.Module):
 
     def forward(self, token: Tensor, sample: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return the code twice, and no divergence."""
-        code = quantise(_exact(self.squeeze(token)), self.levels)
+        code = quantise(exactly(self.squeeze[1], self.squeeze[0](token)), self.levels)
         return code, code, code.new_zeros(len(code))
 
 
@@ -141,6 +141,10 @@ def _layers(width: int, inner: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, inner), nn.LayerNorm(inner), nn.GELU())
 
 
-def _exact(x: Tensor) -> Tensor:
-    """Return at least float32: half precision would cost digits of the code that is exported."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def exactly(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return what a linear layer makes of x in its weights' own precision: codes and logits keep their digits.
+
+    Under autocast the layer would round them to bfloat16, whatever is made of its result.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.to(layer.weight.dtype))

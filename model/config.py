@@ -7,6 +7,7 @@ built. Each field is one row of the additive study (docs/model.md says what each
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -109,6 +110,8 @@ class LossConfig:
     """Weight of generation from cell tokens alone."""
     labels: float = 6.0
     """Weight of the label losses, added up."""
+    study_labels: float = 1.0
+    """Weight of a label that was given to a whole study, beside one that was given to its cells."""
     independence: float = 0.3
     """Weight of the dissimilarity of a cell's tokens."""
     contrastive: float = 0.2
@@ -177,6 +180,9 @@ class ModelConfig:
             ("tasks.noise", self.tasks.noise, all(0 < x <= 1 for x in self.tasks.noise), "above 0, at most 1"),
             ("tasks.masked", self.tasks.masked, 0 < self.tasks.masked < 1, "between 0 and 1"),
         )
+        weights = [(f"losses.{one.name}", getattr(self.losses, one.name)) for one in fields(self.losses)]
+        numbers = [(name, value) for name, value in weights if not isinstance(value, str)]
+        rules += tuple((name, value, 0 <= value < math.inf, "a number of 0 or more") for name, value in numbers)
         for name, found, sound, allowed in rules:
             if not sound:
                 raise ModelInputError(name, found, allowed)

@@ -55,6 +55,7 @@ class ExpressionEncoder(nn.Module):
         hidden: Tensor | None = None,
         neighbour_counts: Tensor | None = None,
         neighbour_distances: Tensor | None = None,
+        around_hidden: bool = True,
     ) -> Tensor:
         """Return the features.
 
@@ -69,6 +70,8 @@ class ExpressionEncoder(nn.Module):
         neighbour_counts, neighbour_distances
             What the neighbours have of the same genes, [slots, rows], and how far they are, [cells, slots], infinite
             where there is none. None for no neighbours.
+        around_hidden
+            Neighbours are read where the count is hidden, too.
         """
         shown = counts if hidden is None else counts.masked_fill(hidden, 0)
         out = self.own(self._scaled(shown, rows))
@@ -76,7 +79,8 @@ class ExpressionEncoder(nn.Module):
             out = torch.where(hidden[:, None], self.hidden.to(out.dtype), out)
         if self.neighbours is None or neighbour_counts is None or neighbour_distances is None:
             return out
-        return out + self.neighbours(neighbour_counts, rows, neighbour_distances)
+        around = self.neighbours(neighbour_counts, rows, neighbour_distances)
+        return out + (around if around_hidden or hidden is None else around.masked_fill(hidden[:, None], 0))
 
     def _scaled(self, counts: Tensor, rows: Ragged) -> Tensor:
         """Return what the first layer takes: numbers [rows, features], or bins [rows]."""

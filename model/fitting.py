@@ -6,9 +6,11 @@ what is trained and what is kept.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import signal
+import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +28,6 @@ from .guards import BestWeights, DivergenceGuard, LegOverError, StateKeeper
 from .ledger import Ledger, make_ledger
 from .objective import Objective
 from .resume_state import ShardedState
-from .tensor_files import load_tensors
 from .throughput import Throughput
 from .training import TrainingModule
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from lightning.pytorch.loggers import Logger
 
-    from loaders import Cells
+    from loaders import Cells, Vocabulary
 
     from .checkpoint import TrainedModel
     from .network import Network
@@ -70,7 +71,10 @@ def fit(
     network, vocabulary = first.network.train(), first.vocabulary
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(recipe.seed)
-        module = TrainingModule(network, Objective(first.config, network, vocabulary, regulators), recipe)
+        trust = label_trust(cells, vocabulary, first.config.losses.study_labels)
+        objective = Objective(first.config, network, vocabulary, regulators, trust)
+        module = TrainingModule(network, objective, recipe)
+    module.run = hashlib.sha256(f"{first.digest} {cells.fingerprint} {recipe}".encode()).hexdigest()
     if machine.compile:
         network.trunk.compile(dynamic=True)
     device = _device(machine)
@@ -84,10 +88,14 @@ def fit(
     states = sorted((folder / "states").glob("step-*"))
     over = False
     try:
-        with _quiet():
+        with _quiet(), _softly(watchers["keeper"]):
             trainer = make_trainer(folder, recipe, machine, device, list(watchers.values()))
             trainer.fit(module, datamodule=data, ckpt_path=str(states[-1]) if states else None)
+            if 0 <= watchers["best"].looked < trainer.global_step:  # the last steps are judged like the others
+                trainer.validate(module, datamodule=data, verbose=False)
     except LegOverError:
+        if watchers["keeper"].stopped:
+            raise KeyboardInterrupt from None
         over = True
     except SystemExit as error:  # Lightning turns Ctrl-C into an exit of its own
         if isinstance(error.__context__, KeyboardInterrupt):
@@ -100,13 +108,10 @@ def fit(
     if over or not trainer.is_global_zero:
         return Leg(not over, None, first.ledger, facts)
     if best.step >= 0:
-        network.load_state_dict(load_tensors(folder / "best", "weights"))
+        network.load_state_dict(best.load())
     sampler = make_sampler(cells, recipe.data.plan, vocabulary)
-    epoch, rounds = module.reached
-    at_once = recipe.batch_size * trainer.world_size
-    per_epoch, draws = len(sampler) // at_once * at_once, rounds * at_once
-    ledger = make_ledger(cells, sampler, (epoch, per_epoch, draws), recipe.data.plan)
-    facts["draws"] = epoch * per_epoch + draws
+    ledger = make_ledger(cells, sampler, module.drawn, recipe.data.plan, chosen=best.step >= 0)
+    facts["draws"] = sum(module.drawn.values())
     return Leg(True, network.cpu().eval(), ledger, facts)
 
 
@@ -123,6 +128,7 @@ def check(cells: Cells, first: TrainedModel, recipe: Recipe, machine: Machine) -
         When the cells do not fit the recipe: none to draw, no such label, or fewer than a batch.
     """
     _device(machine)
+    label_trust(cells, first.vocabulary, first.config.losses.study_labels)
     plan, collate = recipe.data.plan, recipe.data.collate
     options = _data_options(recipe, replace(machine, workers=0))
     data = CellDataModule(cells, first.vocabulary, plan, collate, options)
@@ -133,14 +139,35 @@ def check(cells: Cells, first: TrainedModel, recipe: Recipe, machine: Machine) -
     data.teardown("")
 
 
+def label_trust(cells: Cells, vocabulary: Vocabulary, weight: float) -> torch.Tensor | None:
+    """Return the weight of each dataset's labels, [datasets, labels]: less where a label is a whole study's.
+
+    Raises
+    ------
+    ModelInputError
+        When the cells do not tell such labels from others.
+    """
+    if weight == 1:
+        return None
+    scopes = cells.about.get("label_scopes")
+    if scopes is None:
+        raise ModelInputError("losses.study_labels", weight, "1; these cells do not tell labels of studies")
+    out = torch.ones(len(cells.about["vocabulary"]["dataset"]), len(vocabulary.labels))
+    for column, label in enumerate(vocabulary.labels):
+        for dataset, scope in enumerate(scopes.get(label, ())):
+            if scope == "study":
+                out[dataset, column] = weight
+    return out
+
+
 def make_trainer(folder: Path, recipe: Recipe, machine: Machine, device: str, watchers: list[Callback]) -> Trainer:
     """Return Lightning's trainer for a leg; validation, saving and logging are the watchers'."""
     if recipe.patience and recipe.validate_every:
-        watchers = [*watchers, EarlyStopping("validation/loss", patience=recipe.patience, check_finite=False)]
+        # Ahead of the keeper: a state has to know what its validation said.
+        watchers = [EarlyStopping("validation/loss", patience=recipe.patience, check_finite=False), *watchers]
     precision = {"cuda": "bf16-mixed"}.get(device, "32-true") if machine.precision == "auto" else machine.precision
-    strategy = "ddp" if machine.strategy == "auto" and machine.devices > 1 else machine.strategy
-    if strategy == "ddp":  # a batch without neighbours, or without a label, leaves their parameters out
-        strategy = "ddp_find_unused_parameters_true"
+    # A batch without neighbours, or without a label, leaves their parameters out.
+    strategy = "ddp_find_unused_parameters_true" if machine.devices > 1 else "auto"
     per_batch = recipe.batch_size * machine.devices
     return Trainer(
         accelerator=device,
@@ -199,7 +226,8 @@ def _logger(folder: Path, machine: Machine) -> Logger:
 def _facts(trainer: Trainer, throughput: Throughput, best: BestWeights, device: str) -> dict[str, Any]:
     """Return what the receipt says of the leg and of the run so far."""
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    losses = {"first": throughput.first[:10], "last": list(throughput.last)[-10:]}
+    some = max(1, min(10, len(throughput.first) // 2))  # so that those of a short run do not overlap
+    losses = {"first": throughput.first[:some], "last": list(throughput.last)[-some:]}
     out: dict[str, Any] = {
         f"loss_{which}": sum(values) / len(values) if values else None for which, values in losses.items()
     }
@@ -208,6 +236,25 @@ def _facts(trainer: Trainer, throughput: Throughput, best: BestWeights, device: 
     out |= {"steps": trainer.global_step, "device": name, "precision": str(trainer.precision)}
     out |= {"ranks": trainer.world_size, "cells_seen": int(throughput.sums["cells"])}
     return out | throughput.rates()
+
+
+@contextmanager
+def _softly(keeper: StateKeeper) -> Iterator[None]:
+    """Let the first Ctrl-C wait for the step's end and a saved state; the second does not."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may say what a signal does
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        if keeper.stopped:
+            raise KeyboardInterrupt
+        keeper.stopped = True
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -15,18 +15,24 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.callbacks import Callback
 
 from .errors import TrainingDivergedError
-from .tensor_files import new_folder, save_tensors
+from .tensor_files import load_tensors, new_folder, save_tensors, seal, unseal
 from .throughput import RECENT, Throughput, due_now
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lightning.pytorch import LightningModule, Trainer
+    from torch import Tensor
 
 SPIKE = 4.0
 """Times the spread of the best stretch of losses that a later stretch may lie above it."""
 RISE = 0.5
 """Share of the best mean loss that it may lie above as well."""
+
+
+BEST_FORMAT = "panatlas best weights 1"
+ASK = 10
+"""Steps between the ranks' questions whether a leg is over."""
 
 
 class LegOverError(Exception):
@@ -87,18 +93,20 @@ class BestWeights(Callback):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.best, self.step = folder, float("inf"), -1
+        self.folder, self.best, self.step, self.looked = folder, float("inf"), -1, -1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights if they are better; log how held-out cells did."""
         found = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("validation/")}
         if not found:
             return
+        self.looked = trainer.global_step
         if found["validation/loss"] < self.best:
             self.best, self.step = found["validation/loss"], trainer.global_step
             if trainer.is_global_zero:
-                with new_folder(self.folder, replace=True) as part:
+                with new_folder(self._place(self.step), replace=True) as part:
                     save_tensors(part, "weights", pl_module.network.state_dict())
+                    seal(part, {"format": BEST_FORMAT})
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics(found, trainer.global_step)
@@ -106,11 +114,25 @@ class BestWeights(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a later leg goes on with."""
-        return {"best": self.best, "step": self.step}
+        return {"best": self.best, "step": self.step, "looked": self.looked}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with an earlier leg's."""
-        self.best, self.step = state_dict["best"], state_dict["step"]
+        self.best, self.step, self.looked = state_dict["best"], state_dict["step"], state_dict["looked"]
+
+    def load(self) -> dict[str, Tensor]:
+        """Return the weights that did best; raises CheckpointError where they are not as they were written."""
+        unseal(self._place(self.step), BEST_FORMAT)
+        return load_tensors(self._place(self.step), "weights")
+
+    def forget(self) -> None:
+        """Drop weights that no saved state calls the best any more."""
+        for old in self.folder.glob("step-*"):
+            if old != self._place(self.step):
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _place(self, step: int) -> Path:
+        return self.folder / f"step-{step:09d}"
 
 
 class StateKeeper(Callback):
@@ -128,7 +150,9 @@ class StateKeeper(Callback):
 
     def __init__(self, folder: Path, every: int, minutes: float) -> None:
         self.folder, self.every = folder, every
-        self._end = time.monotonic() + 60 * minutes if minutes else None
+        self._end = time.monotonic() + 60 * minutes if minutes else float("inf")
+        self.stopped = False
+        """Somebody asked for an end at the next step."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -146,10 +170,12 @@ class StateKeeper(Callback):
         self._look(trainer)
 
     def _look(self, trainer: Trainer) -> None:
-        if not due_now(trainer, 1) or trainer.global_step >= trainer.max_steps:
+        if not due_now(trainer, 1) or trainer.global_step >= trainer.max_steps or trainer.should_stop:
             return
-        late = self._end is not None and time.monotonic() > self._end
-        late = self._end is not None and trainer.strategy.reduce_boolean_decision(late, all=False)
+        late = self.stopped or time.monotonic() > self._end
+        if trainer.world_size > 1:  # all ranks or none; asking costs a wait, so not at every step
+            asked = trainer.global_step % ASK == 0
+            late = asked and trainer.strategy.reduce_boolean_decision(late, all=False)
         if late or due_now(trainer, self.every):
             self.save(trainer)
         if late:
@@ -174,3 +200,5 @@ class StateKeeper(Callback):
         for watcher in trainer.callbacks:
             if isinstance(watcher, Throughput):
                 watcher.restart()
+            if isinstance(watcher, BestWeights) and trainer.is_global_zero:
+                watcher.forget()

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from .compression import exactly
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -71,7 +73,7 @@ class ExpressionHead(nn.Module):
             Counts of the context that is predicted, [cells].
         """
         asked = rows.spread(torch.log2(1 + depth.to(x.dtype)))[:, None]
-        share, theta, zero = self.layers(torch.cat([x, asked], 1)).to(torch.promote_types(x.dtype, torch.float32)).T
+        share, theta, zero = exactly(self.layers[-1], self.layers[:-1](torch.cat([x, asked], 1))).T
         mean = rows.softmax(share) * rows.spread(total.to(share.dtype))
         # A mean of exactly 0 has no likelihood for a count above it.
         return ExpressionValues(mean.clamp(min=1e-12), theta.clamp(*LOG_THETA).exp(), zero)
@@ -103,7 +105,7 @@ class LabelHeads(nn.Module):
 
     def forward(self, codes: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return leaf logits [cells, leaves] by label."""
-        return {name: head(codes[self.places[name]]) for name, head in self.read.items()}
+        return {name: exactly(head[-1], head[:-1](codes[self.places[name]])) for name, head in self.read.items()}
 
     def inherit(self, older: LabelHeads, mixes: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Take over the heads of a network of fewer leaves; one it had none of begins with every leaf alike.

@@ -84,6 +84,8 @@ def held_out_scores(
         - `denoise_nll`, `generate_nll`: unseen molecules, told from the 40% seen ones, off the genes or off cell tokens
           alone; `denoise_nll_gene_mean`, `denoise_nll_smoothed`: the same told from the mean shares of training cells,
           and from these mixed with the seen counts;
+        - `denoise_nll_neighbours`: with the cell's stored neighbours shown, as thinned. They were found by its whole
+          counts, which flatters it; no other expression score shows any;
         - `denoise_error`: mean squared error of log(1 + 10^4 share) of the whole cell, told from the seen molecules;
         - `masked_nll`, `masked_nll_gene_mean`: molecules of the hidden genes among each other;
         - `<label>_nll`: mean of -log P(class) over cells whose class is known; `<label>_accuracy`: mean over leaf
@@ -201,6 +203,8 @@ def _expression(
     """Return the expression scores of each cell, [cells]; NaN where a cell has no molecule to be scored on."""
     batch, rows = cells
     network, full, total = model.network, make_view(batch, rows), rows.sum(batch.counts)
+    # The stored neighbours of a cell were found by its whole counts, so who they are tells of the unseen molecules.
+    around, full = full, replace(full, neighbour_counts=None, neighbour_distances=None)
     # One generator each: thinning draws more where there are neighbours.
     thinning, masking = (seeded(*draws, task, device=batch.counts.device) for task in (0, 1))
     kind = model.config.losses.expression
@@ -220,6 +224,11 @@ def _expression(
         "denoise_error": share_error(batch.counts, predicted, rows).double(),
         "denoise_nll_gene_mean": molecule_nll(unseen, plain, rows),
     }
+    if around.neighbour_counts is not None and around.neighbour_counts.shape[0]:
+        drawing = seeded(*draws, 0, device=batch.counts.device)  # the same molecules of the cell as above
+        near = network.encode(thin(around, torch.full((len(rows),), LOST, device=batch.counts.device), drawing))
+        told = counts_of(network.express(near, rows, batch.depth, total))
+        out["denoise_nll_neighbours"] = molecule_nll(unseen, told, rows)
     own, usual = (x / rows.spread(rows.sum(x).clamp(min=1e-300)) for x in (seen.counts.double(), plain))
     for part in MIXTURES:
         out[f"smoothed/{part}"] = molecule_nll(unseen, part * usual + (1 - part) * own, rows)

@@ -18,6 +18,7 @@ from loaders import SPLITS, organism_codes
 from .errors import CheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from loaders import Cells, Sampler, SamplingPlan
@@ -72,6 +73,9 @@ class Ledger:
         shapes = {(array.shape, array.ndim) for array in arrays.values()}
         if len(shapes) > 1 or any(arrays[name].dtype != dtype for name, dtype in ARRAYS.items()):
             raise CheckpointError(str(folder), "its ledger contradicts itself", "take the folder that was saved whole")
+        hashes, roles = arrays["count_hash"], arrays["role"]
+        if hashes.ndim != 1 or (hashes[1:] < hashes[:-1]).any() or roles.max(initial=0) >= len(ROLES):
+            raise CheckpointError(str(folder), "its ledger is in no order", "take the folder that was saved whole")
         return cls(**arrays)
 
     def roles_of(self, hashes: npt.NDArray[np.uint64], ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -86,8 +90,9 @@ class Ledger:
             (self.cell_id[order], self.role[order], ids),
         ):
             first, last = (np.searchsorted(known, asked, side) for side in ("left", "right"))
-            for cell in np.flatnonzero(last > first):
-                out[cell] = max(out[cell], int(roles[first[cell] : last[cell]].max()))
+            for more in range(int((last - first).max(initial=0))):  # as many as the most frequent hash has cells
+                cells = np.flatnonzero(first + more < last)
+                out[cells] = np.maximum(out[cells], roles[first[cells] + more])
         return out
 
     def joined(self, other: Ledger | None) -> Ledger:
@@ -98,7 +103,9 @@ class Ledger:
         return _sorted(*joined)
 
 
-def make_ledger(cells: Cells, sampler: Sampler, reached: tuple[int, int, int], plan: SamplingPlan) -> Ledger:
+def make_ledger(
+    cells: Cells, sampler: Sampler, drawn: Mapping[int, int], plan: SamplingPlan, *, chosen: bool = True
+) -> Ledger:
     """Return the ledger of a run over some cells.
 
     Parameters
@@ -107,22 +114,21 @@ def make_ledger(cells: Cells, sampler: Sampler, reached: tuple[int, int, int], p
         A pack, a store or an AnnData.
     sampler
         Of the training draws.
-    reached
-        Whole epochs that were drawn, draws of each of those, which leave out what fills no batch, and of the next one.
+    drawn
+        By epoch, how many of its positions, from the first, were drawn.
     plan
         What the sampler was made of.
+    chosen
+        The weights were chosen by their loss on the validation cells.
     """
-    epochs, per_epoch, position = reached
     eligible = [SPLITS.index(split) for split in plan.splits]
-    held = [SPLITS.index("validation")] if "validation" not in plan.splits else []
+    held = [SPLITS.index("validation")] if chosen and "validation" not in plan.splits else []
     organisms = organism_codes(cells, plan.organisms)
-    drawn = np.zeros(len(cells), dtype=bool)
-    for epoch in range(epochs + 1):
-        end = per_epoch if epoch < epochs else position
+    trained = np.zeros(len(cells), dtype=bool)
+    for epoch, position in drawn.items():
+        end = min(position, len(sampler))
         for start in range(0, end, BLOCK):
-            drawn[sampler.cells_at(epoch, np.arange(start, min(start + BLOCK, end)))] = True
-        if epoch < epochs and sampler.config.kind == "sequential":
-            break  # every epoch is the same
+            trained[sampler.cells_at(epoch, np.arange(start, min(start + BLOCK, end)))] = True
     parts = []
     for start in range(0, len(cells), BLOCK):
         some = np.arange(start, min(start + BLOCK, len(cells)))
@@ -131,7 +137,7 @@ def make_ledger(cells: Cells, sampler: Sampler, reached: tuple[int, int, int], p
         role[np.isin(split, held)] = ROLES.index("validation")
         role[np.isin(split, eligible)] = ROLES.index("eligible")
         role[~np.isin(cells.codes("organism", some), organisms)] = -1
-        role[drawn[some]] = ROLES.index("trained")
+        role[trained[some]] = ROLES.index("trained")
         kept = some[role >= 0]
         hashes = (cells.codes(f"{name}_high", kept) for name in ("count_hash", "cell_id"))
         parts.append((*hashes, role[role >= 0].astype(np.uint8)))
@@ -139,14 +145,16 @@ def make_ledger(cells: Cells, sampler: Sampler, reached: tuple[int, int, int], p
 
 
 def seen_before(ledger: Ledger, cells: Cells) -> dict[str, Any]:
-    """Return how many of some cells a model has seen, by role, by split of theirs, and a few of their numbers."""
-    counts, examples = np.zeros(len(ROLES) + 1, dtype=np.int64), []
+    """Return how many of some cells a model has seen, by role, and a few of their numbers."""
+    counts, examples = np.zeros(len(ROLES) + 1, dtype=np.int64), {role: [] for role in ROLES}
     for start in range(0, len(cells), BLOCK):
         some = np.arange(start, min(start + BLOCK, len(cells)))
         roles = ledger.roles_of(*(cells.codes(f"{name}_high", some) for name in ("count_hash", "cell_id")))
         counts += np.bincount(roles + 1, minlength=len(counts))
-        examples += some[roles >= 0][: max(0, 5 - len(examples))].tolist()
-    return {"cells": len(cells), **dict(zip(("unseen", *ROLES), counts.tolist(), strict=True)), "examples": examples}
+        for code, role in enumerate(ROLES):
+            examples[role] += some[roles == code][: max(0, 5 - len(examples[role]))].tolist()
+    told = dict(zip(("not_found", *ROLES), counts.tolist(), strict=True))
+    return {"cells": len(cells), "matched_by": "equal counts or id", **told, "examples": examples}
 
 
 def _sorted(hashes: npt.NDArray, ids: npt.NDArray, roles: npt.NDArray) -> Ledger:

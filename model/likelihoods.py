@@ -55,7 +55,12 @@ def mean_per_cell(values: Tensor, rows: Ragged) -> Tensor:
     return rows.sum(values) / rows.offsets.diff().clamp(min=1)
 
 
-def share_error(counts: Tensor, mean: Tensor, rows: Ragged) -> Tensor:
+def mean_among(values: Tensor, rows: Ragged, only: Tensor) -> Tensor:
+    """Return each cell's mean over some of its genes, bool [rows], [cells]; 0 for a cell of none."""
+    return rows.sum(values * only) / rows.sum(only.to(values.dtype)).clamp(min=1)
+
+
+def share_error(counts: Tensor, mean: Tensor, rows: Ragged, only: Tensor | None = None) -> Tensor:
     """Return each cell's mean squared error of y = log(1 + 10^4 x / sum x), sums over the cell's context, [cells].
 
     The scale does not depend on depth, so that cells weigh alike; it is scanpy's, over the context.
@@ -66,8 +71,11 @@ def share_error(counts: Tensor, mean: Tensor, rows: Ragged) -> Tensor:
         Observed, and predicted (zero inflation multiplied in), [rows].
     rows
         Borders of the cells.
+    only
+        Bool [rows]: genes the error is taken over; shares are of the whole context all the same. None for all.
     """
-    return mean_per_cell((_log_share(counts, rows) - _log_share(mean, rows)) ** 2, rows)
+    error = (_log_share(counts, rows) - _log_share(mean, rows)) ** 2
+    return mean_per_cell(error, rows) if only is None else mean_among(error, rows, only)
 
 
 def _log_share(values: Tensor, rows: Ragged) -> Tensor:

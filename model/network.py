@@ -91,6 +91,7 @@ class Network(nn.Module):
         x = self.tokens(view.genes) + self.expression(
             view.counts, view.rows, hidden=view.hidden,
             neighbour_counts=view.neighbour_counts, neighbour_distances=view.neighbour_distances,
+            around_hidden=view.around_hidden,
         )  # fmt: skip
         genes = self.trunk(x, view.rows, bias=self._bias(view.genes, view.rows), watch=watch)
         cells = self.reader(genes, view.rows)

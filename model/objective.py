@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .adversary import Adversary
 from .embedding_losses import contrastive, elastic_similarity, independence
 from .label_loss import LabelLoss
-from .likelihoods import mean_per_cell, nb_log_likelihood, share_error, zinb_log_likelihood
+from .likelihoods import mean_among, mean_per_cell, nb_log_likelihood, share_error, zinb_log_likelihood
 from .views import View, mask, only_neighbours, random_shares, thin
 
 if TYPE_CHECKING:
@@ -43,12 +43,20 @@ class Objective(nn.Module):
         Classes and their hierarchy.
     regulators
         Bool per token: transcription factors, for `tf` masks.
+    trust
+        Weight of a dataset's labels, by its code and the label's column, [datasets, labels]; None trusts all alike.
     """
 
     regulators: Tensor | None
+    trust: Tensor | None
 
     def __init__(
-        self, config: ModelConfig, network: Network, vocabulary: Vocabulary, regulators: Tensor | None = None
+        self,
+        config: ModelConfig,
+        network: Network,
+        vocabulary: Vocabulary,
+        regulators: Tensor | None = None,
+        trust: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -61,6 +69,7 @@ class Objective(nn.Module):
                 if (classes := len(vocabulary.labels.get(name, ()))) > 1:
                     self.opponents[name] = Adversary(size, classes)
         self.register_buffer("regulators", regulators, persistent=False)
+        self.register_buffer("trust", trust, persistent=False)
 
     def forward(
         self, network: Network, batch: CellBatch, rows: Ragged, generator: torch.Generator, step: int
@@ -125,7 +134,7 @@ class Objective(nn.Module):
         rows
             Borders of the cells.
         only
-            Bool [rows]: genes the likelihood is taken over, the hidden ones; None for all.
+            Bool [rows]: genes the loss is taken over, the hidden ones; None for all.
         """
         kind, out = self.config.losses.expression, 0.0
         if kind != "mse":
@@ -133,22 +142,23 @@ class Objective(nn.Module):
                 found = nb_log_likelihood(counts, values.mean, values.theta)
             else:
                 found = zinb_log_likelihood(counts, values.mean, values.theta, values.zero_logit)
-            if only is None or bool(only.all()):
-                likelihood = mean_per_cell(found, rows)
-            else:
-                likelihood = rows.sum(found * only) / rows.sum(only.double()).clamp(min=1)
-            out = -likelihood.mean()
+            out = -(mean_per_cell(found, rows) if only is None else mean_among(found, rows, only)).mean()
         if kind in ("mse", "zinb+mse"):
             predicted = values.mean if kind == "mse" else values.expected
             weight = 1.0 if kind == "mse" else self.config.losses.mse
-            out = out + weight * share_error(counts, predicted, rows).mean()
+            out = out + weight * share_error(counts, predicted, rows, only).mean()
         return out
 
     def _labels(self, network: Network, encoded: Encoded, batch: CellBatch) -> list[tuple[str, Tensor]]:
         if not self.config.losses.labels:
             return []
         found = network.classify(encoded)
-        return [(n, self.of_label[n](logits, batch.labels[:, self.columns[n]])) for n, logits in found.items()]
+        trust = None if self.trust is None else self.trust[batch.dataset]
+        return [
+            (n, self.of_label[n](logits, batch.labels[:, column], None if trust is None else trust[:, column]))
+            for n, logits in found.items()
+            for column in (self.columns[n],)
+        ]
 
     def _of_embedding(self, encoded: Encoded, views: list[Tensor], step: int) -> dict[str, Tensor]:
         """Return the terms about the shape of the embedding."""

@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -22,18 +22,19 @@ import torch
 from loaders import make_vocabulary, open_cells
 from ontology import write_whole
 
-from .checkpoint import TrainedModel, load_model, save_model
+from .checkpoint import TrainedModel, load_model, save_model, weights_digest
 from .config import read_config
 from .errors import CheckpointError, ModelInputError
 from .fitting import check, fit
 from .ledger import Ledger
 from .network import Network
 from .recipe import Machine, Recipe, fitted
+from .run_lock import alone, write_changed
 from .tensor_files import PART
 from .token_table import make_token_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from loaders import Cells, Vocabulary
 
@@ -47,6 +48,17 @@ WAIT_S = 600
 """Longest that another rank waits for the first one to lay out the folder."""
 
 
+class PriorNetwork(Protocol):
+    """A prior gene network that fits any vocabulary."""
+
+    @property
+    def digest(self) -> str:
+        """Return what tells it from others."""
+
+    def bias(self, vocabulary: Vocabulary) -> PriorBias:
+        """Return it as a bias of attention among a vocabulary's genes."""
+
+
 @dataclass(frozen=True)
 class Beginning:
     """What a run begins with besides the references at hand."""
@@ -55,8 +67,8 @@ class Beginning:
     """Protein vectors by experiment name, such as homo_sapiens, all of one width."""
     regulators: Sequence[str] = ()
     """Feature ids of transcription factors, of any organism; `tf` masks need them."""
-    prior: Callable[[Vocabulary], PriorBias] | None = None
-    """Makes the prior gene network of a vocabulary, where the configuration asks for one."""
+    prior: PriorNetwork | None = None
+    """A prior gene network, where the configuration asks for one."""
     model: TrainedModel | None = None
     """A trained model whose weights, vocabulary and gene tokens are begun with; its ledger is kept."""
 
@@ -126,17 +138,22 @@ def train(
         "format": RUN_FORMAT, "recipe": _json(recipe), "config": json.loads(config.to_json()),
         "cells": {"fingerprint": cells.fingerprint, "place": None if place is None else list(place)},
         "regulators": sorted(beginning.regulators),
-        "start": beginning.model.digest if beginning.model else None,
+        "vectors": {name: one.about["embedder"] for name, one in sorted(beginning.vectors.items())},
+        "prior": beginning.prior.digest if beginning.prior and config.trunk.prior else None,
+        "start": (beginning.model.digest or weights_digest(beginning.model)) if beginning.model else None,
     }  # fmt: skip
     if not _first_rank():
         _wait_for(folder / "run.json")
     elif (folder / "run.json").exists():
         former = _read_run(folder)
+        if former["cells"]["fingerprint"] == cells.fingerprint:  # the same cells may lie elsewhere by now
+            former["cells"]["place"] = said["cells"]["place"] = said["cells"]["place"] or former["cells"]["place"]
+            write_changed(folder / "run.json", former)
         if other := [name for name in said if former.get(name) != said[name]]:
             raise ModelInputError("folder", str(folder), f"a new one: the run in it has another {' and '.join(other)}")
     else:
-        _lay_out(folder, cells, config, recipe, beginning, machine or Machine())
-        write_whole(folder / "run.json", (json.dumps(said, indent=1) + "\n").encode())
+        said["begun"] = _lay_out(folder, cells, config, recipe, beginning, machine or Machine())
+        write_changed(folder / "run.json", said)
     return resume(folder, cells=cells, machine=machine)
 
 
@@ -164,7 +181,18 @@ def resume(
     ModelInputError
         When the cells are others, or nobody says where they are.
     """
-    folder, began = Path(folder), time.time()
+    folder = Path(folder)
+    if not _first_rank():
+        return _leg(folder, cells, machine or Machine())
+    with alone(folder) as mine:
+        if not mine:
+            raise ModelInputError("folder", str(folder), "a run that no other process is at work on")
+        return _leg(folder, cells, machine or Machine())
+
+
+def _leg(folder: Path, cells: Cells | None, machine: Machine) -> TrainingRun:
+    """Make one leg of a run, and at its end the model and the receipt."""
+    began = time.time()
     said = _read_run(folder)
     if (facts := _read_receipt(folder)).get("finished"):
         return TrainingRun(folder, True, facts)
@@ -176,19 +204,21 @@ def resume(
     if cells.fingerprint != said["cells"]["fingerprint"]:
         raise ModelInputError("cells", cells.fingerprint[:12], f"those of the run, {said['cells']['fingerprint'][:12]}")
     first = load_model(folder / "start")
+    if first.digest != said["begun"] or json.loads(first.config.to_json()) != said["config"]:
+        raise CheckpointError(str(folder), "its start is of another run", "take the folder that was saved whole")
     regulators = _regulators(first.vocabulary, said["regulators"])
-    done = fit(folder, cells, first, recipe, machine or Machine(), regulators)
+    done = fit(folder, cells, first, recipe, machine, regulators)
     facts = {
         "folder": str(folder), "finished": done.finished, "release": cells.about.get("release"),
         "seed": recipe.seed, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "parameters": sum(one.numel() for one in first.network.parameters()), **done.facts,
+        "parameters": sum(one.numel() for one in first.network.parameters()), "start": said["start"], **done.facts,
     }  # fmt: skip
     if done.finished and done.network is not None:
         ledger = done.ledger.joined(first.ledger if len(first.ledger) else None)
         kept = ("release", "seed", "steps", "draws", "cells_seen")
         about = {name: facts.get(name) for name in kept} | {
             "recipe": said["recipe"], "cells": cells.fingerprint, "content_sha256": cells.about.get("content_sha256"),
-            "start": said["start"], "roles": ledger.tally,
+            "start": said["start"], "vectors": said.get("vectors", {}), "roles": ledger.tally,
         }  # fmt: skip
         shutil.rmtree(folder / "model", ignore_errors=True)
         made = save_model(folder / "model", TrainedModel(done.network, first.vocabulary, ledger, about))
@@ -202,8 +232,8 @@ def resume(
 
 def _lay_out(
     folder: Path, cells: Cells, config: ModelConfig, recipe: Recipe, beginning: Beginning, machine: Machine
-) -> None:
-    """Keep the network before its first step, with its vocabulary and gene tokens."""
+) -> str:
+    """Keep the network before its first step, with its vocabulary and gene tokens; return its digest."""
     others = [one for one in folder.glob("*") if not one.name.startswith(PART)]
     if others and not (folder / "start").exists():
         raise ModelInputError("folder", str(folder), "an empty folder, or one that does not exist yet")
@@ -214,7 +244,7 @@ def _lay_out(
         vocabulary = make_vocabulary(cells)
         table = make_token_table(vocabulary, beginning.vectors)
         vocabulary = replace(vocabulary, tokens={"sha256": table.digest})
-        prior = beginning.prior(vocabulary) if beginning.prior and config.trunk.prior else None
+        prior = beginning.prior.bias(vocabulary) if beginning.prior and config.trunk.prior else None
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(recipe.seed)
             network, ledger = Network(config, vocabulary, table, prior), _empty_ledger()
@@ -226,14 +256,16 @@ def _lay_out(
     _regulators(vocabulary, beginning.regulators)
     check(cells, first, recipe, machine)
     shutil.rmtree(folder / "start", ignore_errors=True)
-    save_model(folder / "start", first)
+    return save_model(folder / "start", first).digest
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
     try:
         said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         known = said["format"] == RUN_FORMAT
-        _ = said["recipe"], said["regulators"], said["start"], said["cells"]["fingerprint"], said["cells"]["place"]
+        for name in ("recipe", "config", "begun", "regulators", "start"):
+            said[name]
+        said["cells"]["fingerprint"], said["cells"]["place"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(str(folder), f"it holds no run ({error})"[:200], _NAME_ONE) from error
     if not known:

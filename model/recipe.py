@@ -105,8 +105,6 @@ class Machine:
     """cpu, cuda, or whichever there is."""
     devices: int = 1
     """Ranks on this machine."""
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """How ranks work together; `auto` is ddp where there are several."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """bf16 on a GPU, float32 on a CPU."""
     compile: bool = False
@@ -125,6 +123,12 @@ class Machine:
     """Where rows go; tensorboard has to be installed."""
     show: Callable[[dict[str, float]], None] | None = None
     """Called with each row: step, steps, loss, its terms, cells_per_s, data_wait, and more."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no machine can do."""
+        for name, least in (("devices", 1), ("save_every", 1), ("log_every", 1), ("workers", 0), ("minutes", 0)):
+            if not getattr(self, name) >= least:
+                raise ModelInputError(name, getattr(self, name), f"{least} or more")
 
 
 RATES: dict[str, tuple[float, int, float]] = {

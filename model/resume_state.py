@@ -19,6 +19,8 @@ from .errors import CheckpointError, ModelInputError
 from .tensor_files import load_tensors, new_folder, save_tensors, seal, unseal
 
 STATE_FORMAT = "panatlas run state 1"
+NEEDED = frozenset({"state_dict", "optimizer_states", "lr_schedulers", "loops", "epoch", "global_step"})
+"""What a trainer goes on from."""
 
 
 class ShardedState(CheckpointIO):
@@ -47,10 +49,14 @@ class ShardedState(CheckpointIO):
         tensors = load_tensors(Path(path), "tensors")
         try:
             said = json.loads((Path(path) / "values.json").read_text(encoding="utf-8"))
-            return _whole(said, tensors)
+            found = _whole(said, tensors)
+            missing = NEEDED - set(found)
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             why = f"its values cannot be read ({error})"[:200]
             raise CheckpointError(str(path), why, "take an earlier state") from error
+        if missing:
+            raise CheckpointError(str(path), f"it has no {min(missing)}", "take an earlier state")
+        return found
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint."""

@@ -7,10 +7,9 @@ first, does what is missing and nothing twice. `panatlas study` and benchmarks/s
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from operator import methodcaller
 from pathlib import Path
@@ -22,14 +21,15 @@ from loaders import LoaderError
 from ontology import write_whole
 
 from .config import Size, preset
-from .errors import ModelError, ModelInputError, TrainingDivergedError
+from .errors import CheckpointError, ModelError, ModelInputError, TrainingDivergedError
 from .held_out import HIGHER_IS_BETTER, held_out_scores
 from .pretrain import Beginning, train
 from .recipe import Machine, Recipe, fitted, recipe_for
+from .run_lock import alone, write_changed
 from .variants import BASE, VARIANTS, Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from loaders import Cells, CollateConfig
 
@@ -40,8 +40,8 @@ STUDY_FORMAT = "panatlas study 1"
 LEVEL = 0.95
 """Of the intervals."""
 HEADLINES = (
-    "denoise_nll", "generate_nll", "masked_nll", "denoise_error", "cell_type_nll", "cell_type_accuracy",
-    "knn_cell_type",
+    "denoise_nll", "denoise_nll_neighbours", "generate_nll", "masked_nll", "denoise_error",
+    "cell_type_nll", "cell_type_accuracy", "knn_cell_type",
 )  # fmt: skip
 """Scores people see side by side."""
 
@@ -81,7 +81,10 @@ class StudyPlan:
         Runs are not validated while they train: weights are not chosen on the cells that are scored.
         """
         recipe = _changed(recipe_for(self.size), {"steps": self.steps, "validate_every": 0, **self.recipe})
-        return preset(self.size).changed(**{part: dict(new) for part, new in self.network.items()}), recipe
+        config = preset(self.size)
+        ramp = min(config.losses.kl_warm_up, recipe.steps // 2)  # or variants would meet a base hardly regularised
+        config = config.changed(losses={"kl_warm_up": ramp})
+        return config.changed(**{part: dict(new) for part, new in self.network.items()}), recipe
 
 
 def find_variants(names: Sequence[str]) -> tuple[Variant, ...]:
@@ -110,6 +113,15 @@ def configure(plan: StudyPlan, variant: Variant, seed: int) -> tuple[ModelConfig
     order = replace(recipe.data.plan, config=replace(recipe.data.plan.config, seed=seed))
     data = replace(recipe.data, plan=order, collate=replace(collate, seed=seed))
     return config, replace(recipe, seed=seed, data=data)
+
+
+def find_able(plan: StudyPlan, beginning: Beginning) -> list[Variant]:
+    """Return the variants that can be trained: they have what they need, and are not just the base."""
+    have: dict[Needs, bool] = {
+        "": True, "regulators": bool(beginning.regulators), "prior": beginning.prior is not None,
+        "vectors": bool(beginning.vectors),
+    }  # fmt: skip
+    return [one for one in plan.variants if have[one.needs] and _differs(plan, one)]
 
 
 def run_study(
@@ -157,15 +169,18 @@ def run_study(
     folder, machine, beginning = Path(folder), machine or Machine(), beginning or Beginning()
     _lay_out(folder, cells, plan, beginning)
     end = time.monotonic() + 60 * machine.minutes if machine.minutes else float("inf")
-    have: dict[Needs, bool] = {"": True, "regulators": bool(beginning.regulators), "prior": beginning.prior is not None}
-    able = [one for one in plan.variants if have[one.needs] and _differs(plan, one)]
+    able = find_able(plan, beginning)
+    if plan.variants and not able:
+        raise ModelInputError(
+            "variants", [one.name for one in plan.variants], "some that differ and have what they need"
+        )
     runs = [(variant, seed) for seed in range(plan.seeds) for variant in (BASE, *able)]
     for number, (variant, seed) in enumerate(runs):
         left = end - time.monotonic()
         if left <= 0:
             break
         place_of, began = folder / variant.name / f"seed-{seed}", time.monotonic()
-        with _alone(place_of) as mine:
+        with alone(place_of.with_name(f"{place_of.name}.item")) as mine:
             if not mine:
                 state = "elsewhere"
             elif _is_done(place_of):
@@ -226,7 +241,7 @@ def tabulate(folder: Path | str) -> list[dict[str, Any]]:
         better or worse where 0 lies outside, otherwise even. A variant with failed runs has a row with failed, their
         number, and error. One interval in twenty misses by chance.
     """
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*/seed-*/scores.json"))]
+    found = [_read(path) for path in sorted(Path(folder).glob("*/seed-*/scores.json"))]
     by_name: dict[str, list[dict[str, Any]]] = {}
     for one in sorted(found, key=lambda one: one["seed"]):
         by_name.setdefault(one["variant"], []).append(one)
@@ -299,20 +314,37 @@ def _lay_out(folder: Path, cells: Cells, plan: StudyPlan, beginning: Beginning) 
     if beginning.model is not None:
         raise ModelInputError("beginning.model", "a model", "none: variants have networks of their own")
     config, recipe = plan.shared
+    regulators = "\n".join(sorted(beginning.regulators))
     said = {
         "format": STUDY_FORMAT, "cells": cells.fingerprint, "size": plan.size, "scored": plan.scored,
         "network": json.loads(config.to_json()),
         "recipe": json.loads(json.dumps(asdict(recipe), default=methodcaller("item"))),
-        "vectors": sorted(beginning.vectors),
+        "vectors": {name: one.about["embedder"] for name, one in sorted(beginning.vectors.items())},
+        "regulators": hashlib.sha256(regulators.encode()).hexdigest() if regulators else None,
+        "prior": beginning.prior.digest if beginning.prior else None,
     }  # fmt: skip
     path = folder / "study.json"
     if path.exists():
-        former = json.loads(path.read_text(encoding="utf-8"))
+        former = _read(path)
+        for name in ("regulators", "prior"):  # may come later, or be left out, but not be others
+            said[name] = said[name] or former.get(name)
+            former[name] = former.get(name) or said[name]
         if other := [name for name in said if former.get(name) != said[name]]:
             allowed = f"a new one: the study in it has another {' and '.join(other)}"
             raise ModelInputError("folder", str(folder), allowed)
-    else:
-        write_whole(path, (json.dumps(said, indent=1) + "\n").encode())
+        said = former
+    elif folder.exists() and any(one.is_file() for one in folder.iterdir()):
+        raise ModelInputError("folder", str(folder), "that of a study, an empty one, or one that does not exist yet")
+    write_changed(path, said)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a JSON file of a study."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(str(path), f"it is no JSON ({error})"[:200], "delete it, and run again") from error
+    return said
 
 
 def _differs(plan: StudyPlan, variant: Variant) -> bool:
@@ -334,21 +366,8 @@ def _is_done(folder: Path) -> bool:
     """Return whether a run is scored, or diverged, which it would again."""
     if not (folder / "scores.json").exists():
         return False
-    said = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    said = _read(folder / "scores.json")
     return "scores" in said or said["diverged"]
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Yield whether this process may work on a run; the system drops the lock of a process that dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def _changed(value: Any, changes: Mapping[str, Any]) -> Any:

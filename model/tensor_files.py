@@ -91,6 +91,11 @@ def unseal(folder: Path, kind: str) -> dict[str, Any]:
         raise CheckpointError(str(folder), f"it holds {said[0]!r:.60}", f"name a folder with {kind}")
     if hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest() != said[1]:
         raise CheckpointError(str(folder), "its list of files was changed", "copy it again")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        known = name in {ABOUT, *files} if path.is_file() else path.is_dir()
+        if path.is_symlink() or not known:
+            raise CheckpointError(str(folder), f"{name} is not one of its files", "remove it, or copy the folder again")
     for name, digest in files.items():
         path = folder / name
         if not inside[name] or not path.is_file() or file_digest(path) != digest:

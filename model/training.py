@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from .errors import CheckpointError
 from .ragged import Ragged
 from .recipe import make_optimizer
 from .views import seeded
@@ -47,7 +48,8 @@ class TrainingModule(LightningModule):
         self.network, self.objective, self.recipe = network, objective, recipe
         self.terms: dict[str, Tensor] = {}
         self.work = (0, 0)
-        self.reached = (0, 0)
+        self.drawn: dict[int, int] = {}
+        self.run = ""
         self._sizes: tuple[int, ...] = ()
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -58,13 +60,14 @@ class TrainingModule(LightningModule):
     def training_step(self, batch: CellBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch.
 
-        `terms` then has its terms, `work` its cells and gene tokens, `reached` the epoch and the batches of it so far.
+        `terms` then has its terms, `work` its cells and gene tokens, `drawn` how many positions of each epoch were.
         """
         place = (self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(seeded(self.recipe.seed, *place, 1).initial_seed())  # codes, stochastic depth, dropout
         terms = self._losses(batch, place, self.global_step)
         self.terms = {name: value.detach() for name, value in terms.items()}
-        self.work, self.reached = (len(batch), sum(self._sizes)), (self.current_epoch, batch_idx + 1)
+        self.work = len(batch), sum(self._sizes)
+        self.drawn[self.current_epoch] = (batch_idx + 1) * self.recipe.batch_size * self.trainer.world_size
         return terms["loss"]
 
     def validation_step(self, batch: CellBatch, batch_idx: int) -> None:
@@ -79,6 +82,23 @@ class TrainingModule(LightningModule):
         rows = Ragged(batch.offsets, self._sizes)
         generator = seeded(self.recipe.seed, *place, 0, device=batch.counts.device)
         return self.objective(self.network, batch, rows, generator, step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep whose state it is, and what was drawn."""
+        checkpoint["run"], checkpoint["drawn"] = self.run, dict(self.drawn)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what was drawn.
+
+        Raises
+        ------
+        CheckpointError
+            When it is the state of another run.
+        """
+        if checkpoint.get("run") != self.run:
+            remedy = "take the folder that was saved whole"
+            raise CheckpointError("states", "the last one is of another run", remedy)
+        self.drawn = dict(checkpoint["drawn"])
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW and a schedule that is a function of the step."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Needs = Literal["", "regulators", "prior"]
+Needs = Literal["", "regulators", "prior", "vectors"]
 Changes = dict[str, dict[str, Any]]
 
 
@@ -64,7 +64,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("learned-tokens", "tokens", "A free vector per gene instead of its protein's; scPRINT-2: no change beyond "
             "the spread of seeds.", {"tokens": {"source": "learned"}}),
     Variant("no-adapter", "tokens", "Projected protein vectors without an adapter; scPRINT-2, with one: cell types .71 "
-            "for .62.", {"tokens": {"adapter": False}}),
+            "for .62.", {"tokens": {"adapter": False}}, needs="vectors"),
     Variant("no-orthologs", "tokens", "No vector per ortholog group.", {"tokens": {"orthologs": False}}),
     Variant("no-position", "tokens", "No place on the genome; scPRINT-2: cell types .73 for .62.",
             {"tokens": {"position": False}}),
@@ -88,6 +88,7 @@ VARIANTS: tuple[Variant, ...] = (
             {"losses": {"denoise": 0.0}}),
     Variant("no-labels", "losses", "No label is predicted; scPRINT-2: embedding .50 for .52.",
             {"losses": {"labels": 0.0}}),
+    Variant("study-labels", "losses", "A label given to a whole study weighs half.", {"losses": {"study_labels": 0.5}}),
     Variant("no-independence", "losses", "Cell tokens may say the same.", {"losses": {"independence": 0.0}}),
     Variant("no-contrastive", "losses", "Two views of a cell need not agree.", {"losses": {"contrastive": 0.0}}),
     Variant("no-elastic", "losses", "No elastic similarity.", {"losses": {"elastic": 0.0}}),

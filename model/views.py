@@ -41,6 +41,8 @@ class View:
     """[slots, rows]."""
     neighbour_distances: Tensor | None = None
     """[cells, slots], infinite where a slot is empty."""
+    around_hidden: bool = True
+    """Neighbours are shown where the cell's own count is not."""
 
 
 def seeded(seed: int, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -121,7 +123,8 @@ def mask(view: View, share: float, generator: torch.Generator, regulators: Tenso
     ranks = view.rows.unpad(keys.argsort(1).argsort(1))
     hidden = ranks < view.rows.spread((view.rows.offsets.diff() * share).long())
     around = view.neighbour_counts
+    # Where a gene is hidden nothing is said of it: a neighbour's count of 0 would be a measured zero.
     return View(
         view.genes, view.counts, view.rows, view.depth, hidden,
-        None if around is None else around.masked_fill(hidden, 0), view.neighbour_distances,
+        None if around is None else around.masked_fill(hidden, 0), view.neighbour_distances, around_hidden=False,
     )  # fmt: skip

@@ -13,11 +13,12 @@ from rich.console import Console
 from catalog import cli_models, console
 from catalog.errors import CatalogInputError, exit_code
 from catalog.model_commands import change_config, make_recipe
-from catalog.model_places import CellPlace, model_folder, read_genes, read_network, run_folder
-from loaders import Vocabulary
+from catalog.model_places import CellPlace, model_folder, read_adata, read_genes, read_network, run_folder
+from loaders import AnnDataCells, Vocabulary
 from loaders.errors import CellsError, LeakageError
 from model import TrainingDivergedError, preset, recipe_for
 from ontology import load_gene_table
+from tests.factories import make_adata
 
 pytestmark = pytest.mark.index
 BOTH = ["homo_sapiens", "mus_musculus"]
@@ -82,6 +83,34 @@ def test_a_run_is_named_after_what_it_is_and_other_choices_have_other_names(monk
     names = {run_folder("tiny", one, 3, said).name for one in (place, CellPlace(cells, ("b", "r1"), "r1", usual=False))
              for said in ({}, {"recipe": 1}, {"recipe": 2})}  # fmt: skip
     assert len(names) == 6
+
+
+def test_the_counts_of_a_file_are_those_of_the_layer_that_is_named(tmp_path):
+    adata = make_adata(12, 60)
+    path, whole = tmp_path / "a.h5ad", adata.copy()
+    adata.layers["spliced"], adata.layers["counts"] = adata.X.copy(), adata.X * 2
+    adata.raw = whole
+    adata.X = adata.X * 3
+    adata.write_h5ad(path)
+    plain = AnnDataCells(whole, "human").column("count_hash_high")
+    for layer, factor, matrix in ((None, 1, "raw/X"), ("raw", 1, "raw/X"), ("spliced", 1, "layers/spliced"),
+                                  ("counts", 2, "layers/counts"), ("X", 3, "X")):  # fmt: skip
+        found = read_adata(path, "human", layer)
+        assert found.matrix == matrix
+        assert (found.cells.column("depth") == factor * whole.X.sum(1).A1).all()
+        assert (found.cells.column("count_hash_high") == plain).all() == (factor == 1)
+        assert found.names == list(adata.obs_names)
+    with pytest.raises(CatalogInputError, match="one of X, counts, spliced, raw") as refused:
+        read_adata(path, "human", "splicd")
+    assert exit_code(refused.value) == 2
+
+
+def test_what_a_file_lost_on_the_way_is_told_and_labels_nobody_asked_for_are_not(tmp_path):
+    adata = make_adata(12, 60)
+    adata.var_names = ["nonsense", *adata.var_names[1:]]
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    findings = read_adata(tmp_path / "a.h5ad", "human").findings
+    assert [(one.code, one.severity, one.count) for one in findings] == [("unmapped-genes", "warning", 1)]
 
 
 def test_an_unfinished_run_is_no_model(tmp_path):

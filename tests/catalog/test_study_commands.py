@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from catalog import study_commands
 from catalog.cli import run
 from catalog.errors import USAGE
-from catalog.study_commands import _recipe
+from catalog.study_commands import _recipe, _tell_plan
+from model import Beginning, Machine, StudyPlan, find_variants
 from model.variants import VARIANTS
+
+GATA1 = "ENSG00000102145"
 
 
 def test_every_variant_is_listed_with_what_it_needs(capsys):
@@ -17,8 +24,31 @@ def test_every_variant_is_listed_with_what_it_needs(capsys):
     rows = json.loads(capsys.readouterr().out)
     assert [row["variant"] for row in rows] == [one.name for one in VARIANTS]
     assert {row["variant"]: row["needs"] for row in rows if row["needs"]} == {
-        "prior": "--prior", "tf-masks": "--regulators",
+        "prior": "--prior", "tf-masks": "--regulators", "no-adapter": "protein vectors",
     }  # fmt: skip
+
+
+def test_what_cannot_be_trained_is_named_with_its_reason():
+    stream = io.StringIO()
+    names = ["tf-masks", "prior", "no-adapter", "no-neighbours", "no-position"]
+    plan = StudyPlan(
+        steps=2, seeds=1, variants=find_variants(names), network={"expression": {"neighbours": 0}}
+    )  # fmt: skip
+    _tell_plan(Console(file=stream, width=200), plan, Beginning(regulators=[GATA1]), Path("here"))
+    assert stream.getvalue().splitlines() == [
+        "study of the base and 2 of 5 variants in here",
+        "left out prior: needs --prior",
+        "left out no-adapter: needs protein vectors",
+        "left out no-neighbours: is what the base is",
+    ]
+
+
+def test_a_study_saves_states_as_often_as_it_is_told(monkeypatch):
+    told = {}
+    monkeypatch.setattr(study_commands, "study", lambda *words, **said: told.update(words[3]) or 0)
+    assert run(["study", "--save-every", "7"]) == 0
+    assert told["save_every"] == 7
+    assert Machine(**told).save_every == 7
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from anndata import read_h5ad
 
 from catalog import cli
 from loaders import open_cells
 from tests.factories import make_adata, write_source
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.index
 SHORT = ("--max-steps", "6", "--length", "64", "--batch-size", "8", "--device", "cpu")
@@ -93,16 +91,56 @@ def test_a_file_of_trained_cells_is_known_by_its_counts_and_another_is_not(ask, 
     assert seen["cells"] == 60
     assert seen["organism"] == "homo_sapiens"
     assert seen["trained"] + seen["eligible"] == (human & (split == 0)).sum() > 0
-    assert seen["validation"] == (human & (split == 1)).sum() > 0
-    assert seen["unseen"] == (human & (split == 2)).sum() > 0
+    assert (human & (split == 1)).any()
+    assert seen["validation"] == 0, "so short a run is not validated: nothing was chosen on those cells"
+    assert seen["not_found"] == (human & (split > 0)).sum()
     assert seen["trained"] > 0
+    assert (seen["matched_by"], seen["matrix"], seen["findings"]) == ("equal counts or id", "X", [])
+    obs = read_h5ad(home / "human.h5ad").obs
+    assert {role: len(names) for role, names in seen["examples"].items()} == {
+        role: min(5, seen[role]) for role in ("validation", "eligible", "trained")
+    }
+    shown = obs.loc[seen["examples"]["trained"] + seen["examples"]["eligible"], "donor_id"]
+    assert not set(shown) & {"donor 0", "donor 1"}, "which were pinned to validation and test"
 
     other = ask("was-trained-on", home / "other.h5ad", "--model", trained / "model", "--json")
-    assert (other.json["unseen"], other.json["trained"], other.json["examples"]) == (20, 0, [])
-    assert "not recognised" in other.err
+    assert (other.json["not_found"], other.json["trained"]) == (20, 0)
+    assert other.json["examples"] == {"validation": [], "eligible": [], "trained": []}
+    assert "20 were not found" in other.err
+    assert "no proof of unseen" in other.err
     wrong = ask("was-trained-on", home / "m.toml", "--model", trained)
     assert wrong.code == 3
     assert "Traceback" not in wrong.err
+
+
+def test_the_same_cells_with_a_gene_less_are_not_found_and_a_layer_of_them_is(ask, home, trained):
+    whole = read_h5ad(home / "human.h5ad")
+    fewer = whole[:, 1:].copy()
+    fewer.var_names = ["nonsense", *fewer.var_names[1:]]
+    fewer.write_h5ad(home / "fewer.h5ad")
+    less = ask("was-trained-on", home / "fewer.h5ad", "--model", trained, "--json")
+    assert less.json["not_found"] > 30
+    assert [(one["code"], one["severity"]) for one in less.json["findings"]] == [("unmapped-genes", "warning")]
+    assert "warning unmapped-genes" in less.err
+    whole.layers["mine"], whole.X = whole.X.copy(), whole.X * 2
+    whole.write_h5ad(home / "layered.h5ad")
+    before = ask("was-trained-on", home / "human.h5ad", "--model", trained, "--json").json
+    doubled = ask("was-trained-on", home / "layered.h5ad", "--model", trained, "--json").json
+    named = ask("was-trained-on", home / "layered.h5ad", "--model", trained, "--layer", "mine", "--json").json
+    assert doubled["not_found"] == 60
+    assert {**named, "file": before["file"], "matrix": "X"} == before
+    assert named["matrix"] == "layers/mine"
+
+
+def test_a_run_that_begins_with_another_is_named_after_it(ask, home, trained):
+    words = ("--start", trained, "--release", "first", "--dry-run", "--json", *SHORT)
+    tiny, again, small = (ask("train", size, *words).json for size in ("tiny", "tiny", "small"))
+    digest = ask("was-trained-on", home / "other.h5ad", "--model", trained, "--json").json["model"]
+    assert tiny["start"] == digest
+    assert Path(tiny["folder"]).name.startswith(f"start-{digest[:8]}-first-0-")
+    assert again == tiny
+    assert small["folder"] != tiny["folder"]
+    assert small["config"] == tiny["config"]
 
 
 def test_a_dry_run_tells_the_folder_and_writes_nothing(ask, home):
@@ -139,6 +177,8 @@ def test_a_dry_run_tells_the_folder_and_writes_nothing(ask, home):
         (["train", "tiny", "--start", "nowhere"], "nowhere"),
         (["resume", "nowhere"], "panatlas train"),
         (["was-trained-on", "nowhere.h5ad", "--model", "{run}"], "h5ad"),
+        (["was-trained-on", "{run}/../other.h5ad", "--model", "{run}", "--layer", "mine"], "one of X"),
+        (["train", "tiny", "--save-every", "0"], "1 or more"),
         (["train", "tiny", "--release", "first", "--output", "{run}"], "--output"),
     ],
 )

@@ -59,7 +59,15 @@ def small_recipe(**changes: object) -> Recipe:
     """Return a recipe of twelve steps over 64 genes."""
     collate = CollateConfig(length=64, shortest=20, shorter_probability=0.5, neighbours=2, fewer_neighbours=True)
     data = DataRecipe(SamplingPlan(labels=("cell_type",), config=SamplerConfig(draws=40)), collate)
-    plain = {"steps": 12, "batch_size": 8, "warm_up": 2, "validate_every": 4, "validation_cells": 16, "data": data}
+    plain = {
+        "steps": 12,
+        "batch_size": 8,
+        "warm_up": 2,
+        "learning_rate": 5e-3,
+        "validate_every": 4,
+        "validation_cells": 16,
+        "data": data,
+    }
     return Recipe(**{**plain, **changes})
 
 

@@ -18,7 +18,7 @@ from model.ledger import Ledger
 from model.network import Network
 from model.objective import make_view
 from model.prior_bias import PriorBias
-from model.tensor_files import seal
+from model.tensor_files import load_tensors, save_tensors, seal
 from tests.model.toy_batches import toy_batch, toy_table, toy_vocabulary
 
 if TYPE_CHECKING:
@@ -160,6 +160,39 @@ def test_weights_that_are_not_finite_are_no_model(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=name):
             save_model(tmp_path / "model", model)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_became_infinite_on_disk_are_refused(copied: Path) -> None:
+    state = load_tensors(copied, "weights")
+    state[name := max(state)].view(-1)[0] = torch.inf
+    save_tensors(copied, "weights", state)
+    reseal(copied)
+    with pytest.raises(CheckpointError, match=name):
+        load_model(copied)
+
+
+HUGE = [
+    ({"trunk": {"layers": 20_000}}, "20,000"),
+    ({"expression": {"scale": "binned", "bins": 60_000_000}}, "asks for"),
+]
+
+
+@pytest.mark.parametrize(("part", "said"), HUGE, ids=["layers", "bins"])
+def test_a_configuration_of_a_huge_network_is_refused_before_one_is_made(copied: Path, part: dict, said: str) -> None:
+    (copied / "config.json").write_text(TINY.changed(**part).to_json())
+    reseal(copied)
+    with pytest.raises(CheckpointError, match=said):
+        load_model(copied)
+
+
+@pytest.mark.parametrize("wrong", ["no such role", "out of order"])
+def test_a_ledger_that_cannot_be_searched_is_refused(copied: Path, wrong: str) -> None:
+    name = "role" if wrong == "no such role" else "count_hash"
+    values = np.load(copied / "ledger" / f"{name}.npy")
+    np.save(copied / "ledger" / f"{name}.npy", values + 3 if name == "role" else values[::-1].copy())
+    reseal(copied)
+    with pytest.raises(CheckpointError, match="ledger"):
+        load_model(copied)
 
 
 def test_a_folder_that_exists_or_is_no_model_is_refused(saved: Path, tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def test_roles_are_those_of_cells_drawn_one_by_one(name: str, reached: tuple[int
     drawn = drawn_by_hand(cells, plan, *reached)
     sampler = make_sampler(cells, plan)
     per_epoch = len(sampler) // SIZE * SIZE
-    ledger = make_ledger(cells, sampler, (reached[0], per_epoch, reached[1] * SIZE), plan)
+    ledger = make_ledger(
+        cells, sampler, {**dict.fromkeys(range(reached[0]), per_epoch), reached[0]: reached[1] * SIZE}, plan
+    )
     hashes, ids = (cells.codes(f"{which}_high", np.arange(144)) for which in ("count_hash", "cell_id"))
     found = ledger.roles_of(hashes, ids)
     for cell, split in enumerate(cells.codes("split", np.arange(144))):
@@ -102,7 +104,7 @@ def test_joined_ledgers_know_the_cells_of_both_once_each() -> None:
 @pytest.fixture(scope="module")
 def trained() -> Ledger:
     plan = PLANS["uniform"]
-    return make_ledger(small_cells(), make_sampler(small_cells(), plan), (0, 40, 24), plan)
+    return make_ledger(small_cells(), make_sampler(small_cells(), plan), {0: 24}, plan)
 
 
 def test_cells_are_found_in_a_file_of_shuffled_genes_and_cells_and_other_names(trained: Ledger) -> None:
@@ -112,21 +114,22 @@ def test_cells_are_found_in_a_file_of_shuffled_genes_and_cells_and_other_names(t
     shuffled.obs_names = [f"renamed{i}" for i in range(144)]
     found = seen_before(trained, AnnDataCells(shuffled, "human"))
     assert {name: found[name] for name in ROLES} == trained.tally
-    assert found["unseen"] == 144 - len(trained)
+    assert found["not_found"] == 144 - len(trained)
     assert found["cells"] == 144
 
 
 def test_fresh_cells_are_unseen_and_the_seen_ones_among_them_are_named(trained: Ledger) -> None:
     fresh = small_adata(seed=5)
     fresh.obs_names = [f"fresh{i}" for i in range(144)]
-    assert seen_before(trained, AnnDataCells(fresh, "human"))["unseen"] == 144
+    assert seen_before(trained, AnnDataCells(fresh, "human"))["not_found"] == 144
     cells = small_cells()
     kinds = trained.roles_of(*(cells.codes(f"{which}_high", np.arange(144)) for which in ("count_hash", "cell_id")))
     known = np.flatnonzero(kinds == ROLES.index("trained"))[:3]
     for place, cell in zip((0, 70, 143), known, strict=True):
         fresh.X[place] = small_adata().X[cell]
     found = seen_before(trained, AnnDataCells(fresh, "human"))
-    assert (found["trained"], found["unseen"], found["examples"]) == (3, 141, [0, 70, 143])
+    assert (found["trained"], found["not_found"]) == (3, 141)
+    assert found["examples"] == {"trained": [0, 70, 143], "eligible": [], "validation": []}
 
 
 def test_a_ledger_comes_back_from_disk_and_a_damaged_one_does_not(trained: Ledger, tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_a_ledger_comes_back_from_disk_and_a_damaged_one_does_not(trained: Ledge
 def test_the_ledger_does_not_depend_on_its_blocks(trained: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.ledger.BLOCK", 7)
     plan = replace(PLANS["uniform"])
-    again = make_ledger(small_cells(), make_sampler(small_cells(), plan), (0, 40, 24), plan)
+    again = make_ledger(small_cells(), make_sampler(small_cells(), plan), {0: 24}, plan)
     assert again.role.tolist() == trained.role.tolist()
     assert again.count_hash.tolist() == trained.count_hash.tolist()
     assert seen_before(again, small_cells()) == seen_before(trained, small_cells())

@@ -121,7 +121,7 @@ def test_each_task_can_be_learnt(name: str, tasks: dict, losses: dict) -> None:
     batch, rows = toy_batch(sizes=(60,) * 8)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     found = []
-    for step in range(60):
+    for step in range(300 if name.startswith("mask") else 60):  # other genes are hidden every time
         loss = objective(network, batch, rows, seeded(0, step), step)[name]
         optimiser.zero_grad()
         loss.backward()

@@ -230,7 +230,7 @@ def test_training_ends_early_when_held_out_cells_stop_getting_better_and_says_so
 def test_the_model_has_the_weights_that_did_best_on_held_out_cells(tmp_path):
     done = begin(tmp_path / "run", steps=6, validate_every=1, learning_rate=10.0, warm_up=0)
     assert done.facts["validation_step"] < 6
-    kept = load_tensors(tmp_path / "run" / "best", "weights")
+    kept = load_tensors(tmp_path / "run" / "best" / f"step-{done.facts['validation_step']:09d}", "weights")
     weights = done.model.network.state_dict()
     assert all(torch.equal(weights[name], kept[name]) for name in kept)
 
@@ -251,23 +251,34 @@ def test_a_model_that_began_with_anothers_weights_knows_the_others_cells(whole, 
     done = train(fresh, small_config(), small_recipe(**SHORT), tmp_path / "run", machine=CPU, beginning=beginning)
     former, mine = seen_before(whole.model.ledger, small_cells()), seen_before(done.model.ledger, small_cells())
     assert mine == former
-    assert seen_before(whole.model.ledger, fresh)["unseen"] == 144
-    assert len(done.model.ledger) == len(whole.model.ledger) + 120
+    assert seen_before(whole.model.ledger, fresh)["not_found"] == 144
+    assert len(done.model.ledger) == len(whole.model.ledger) + 96  # no validation chose its weights
     assert done.facts["roles"] == done.model.ledger.tally
     first = load_model(tmp_path / "run" / "start").network.state_dict()
     assert all(torch.equal(first[name], value) for name, value in whole.model.network.state_dict().items())
 
 
 def test_ctrl_c_is_a_keyboard_interrupt_and_works_again_afterwards(tmp_path, monkeypatch):
-    def interrupt(self, *rest):
-        signal.raise_signal(signal.SIGINT)
+    step = TrainingModule.training_step
 
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainingModule, "training_step", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            begin(tmp_path / "run", **SHORT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert resume(tmp_path / "run", cells=small_cells(), machine=CPU).finished
+    def interrupted(times):
+        def training_step(self, *rest):
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+            return step(self, *rest)
+
+        return training_step
+
+    for times in (1, 2):
+        with monkeypatch.context() as patched:
+            patched.setattr(TrainingModule, "training_step", interrupted(times))
+            with pytest.raises(KeyboardInterrupt):
+                begin(tmp_path / "run", steps=4, validate_every=0)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        (state,) = (tmp_path / "run" / "states").iterdir()  # the first waits for a state, the second for nothing
+        assert state.name == "step-000000001"
+    stopped = resume(tmp_path / "run", cells=small_cells(), machine=CPU)
+    assert stopped.facts["model"] == begin(tmp_path / "whole", steps=4, validate_every=0).facts["model"]
 
 
 def test_the_callers_random_numbers_are_left_alone_and_decide_nothing(whole, tmp_path):

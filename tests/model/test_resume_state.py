@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from model.errors import CheckpointError, ModelInputError
-from model.resume_state import STATE_FORMAT, ShardedState
+from model.resume_state import NEEDED, STATE_FORMAT, ShardedState
 from model.tensor_files import seal
 
 GIVEN = {
     "epoch": 3,
+    "global_step": 40,
+    "loops": {},
+    "lr_schedulers": [],
     "flags": [True, False, None, 1, 0, 1.0],
     "pair": (1, (2, [3, {"deep": ()}])),
     "numbers": {0: "int", "0": "text", -7: {True: "bool"}, None: "none", 2.5: "float", (1, "a"): "tuple"},
@@ -24,6 +27,10 @@ GIVEN = {
     "optimizer_states": [{"state": {0: {"step": torch.tensor(5.0), "exp_avg": torch.ones(3, dtype=torch.bfloat16)}}}],
     "empty": {},
 }
+
+
+STATE = {name: {} for name in NEEDED}
+"""What every checkpoint has."""
 
 
 def alike(one: object, two: object) -> bool:
@@ -46,15 +53,15 @@ def test_a_checkpoint_comes_back_as_it_was_given(tmp_path: Path) -> None:
 
 def test_floats_come_back_to_the_bit(tmp_path: Path) -> None:
     floats = [0.1, 1e-320, 1.7976931348623157e308, -0.0, math.inf, -math.inf, math.nan]
-    ShardedState().save_checkpoint({"floats": floats}, tmp_path / "state")
+    ShardedState().save_checkpoint(STATE | {"floats": floats}, tmp_path / "state")
     read = ShardedState().load_checkpoint(tmp_path / "state")["floats"]
     assert np.array(read).tobytes() == np.array(floats).tobytes()
 
 
 def test_a_state_of_the_same_name_is_replaced(tmp_path: Path) -> None:
     for step in (1, 2):
-        ShardedState().save_checkpoint({"step": step}, tmp_path / "state")
-    assert ShardedState().load_checkpoint(tmp_path / "state") == {"step": 2}
+        ShardedState().save_checkpoint(STATE | {"step": step}, tmp_path / "state")
+    assert ShardedState().load_checkpoint(tmp_path / "state")["step"] == 2
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
     ShardedState().remove_checkpoint(tmp_path / "state")
     assert not list(tmp_path.iterdir())
@@ -75,7 +82,7 @@ def test_the_state_of_four_million_weights_takes_few_files_that_can_be_sent(tmp_
     optimizer = torch.optim.AdamW(network)
     sum(one.sum() for one in network).backward()
     optimizer.step()
-    state = {"state_dict": network.state_dict(), "optimizer_states": [optimizer.state_dict()]}
+    state = STATE | {"state_dict": network.state_dict(), "optimizer_states": [optimizer.state_dict()]}
     ShardedState().save_checkpoint(state, tmp_path / "state")
     shards = list((tmp_path / "state").glob("*.safetensors"))
     assert 3 * 4 * total / 2**24 <= len(shards) <= 8
@@ -88,13 +95,13 @@ def test_the_state_of_four_million_weights_takes_few_files_that_can_be_sent(tmp_
     "values",
     [
         "{}", '{"dict": 3}', '{"tensor": "none such"}', '{"tensor": []}', '{"call": ["os.system", "true"]}', '{"dict":',
-        "[" * 50_000, '{"dict": [[{"list": []}, 1]]}',
+        "[" * 50_000, '{"dict": [[{"list": []}, 1]]}', '{"dict": [["epoch", 3]]}', '{"list": []}', "7",
     ],
-    ids=range(8),
+    ids=range(11),
 )  # fmt: skip
 def test_values_that_are_none_are_refused(tmp_path: Path, values: str) -> None:
     folder = tmp_path / "state"
-    ShardedState().save_checkpoint({"step": 1}, folder)
+    ShardedState().save_checkpoint(STATE, folder)
     (folder / "values.json").write_text(values)
     (folder / "about.json").unlink()
     seal(folder, {"format": STATE_FORMAT})

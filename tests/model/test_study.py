@@ -111,7 +111,7 @@ def test_a_study_that_is_stopped_goes_on_to_the_same_weights(whole, tmp_path):
 def test_what_another_process_is_at_is_left_to_it(tmp_path):
     said, plan = [], replace(PLAN, variants=())
     (tmp_path / "base").mkdir()
-    with (tmp_path / "base" / ".seed-0.lock").open("a") as lock:
+    with (tmp_path / "base" / ".seed-0.item.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert run_study(small_cells(), plan, tmp_path, machine=CPU, show=said.append) == []
     assert [one["state"] for one in said] == ["elsewhere"]
@@ -120,7 +120,8 @@ def test_what_another_process_is_at_is_left_to_it(tmp_path):
 
 def test_variants_that_need_a_file_come_only_with_it(copied):
     plan, said = replace(PLAN, variants=find_variants(["tf-masks", "prior"])), []
-    run_study(small_cells(), plan, copied, machine=CPU, show=said.append)
+    with pytest.raises(ModelInputError, match="have what they need"):
+        run_study(small_cells(), plan, copied, machine=CPU, show=said.append)
     assert said == []
     some = Beginning(regulators=small_cells().genes()["feature_id"][:9].tolist())
     run_study(small_cells(), plan, copied, machine=CPU, beginning=some, show=said.append)
