@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Changes = Annotated[list[str], Parameter(name="--set", negative=(), show_default=False, consume_multiple=False)]
 Device = Literal["auto", "cpu", "cuda"]
+Strategy = Literal["ddp", "fsdp"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 
@@ -49,6 +50,7 @@ def train(
     vectors: str | None = None,
     device: Device = "auto",
     devices: int = 1,
+    strategy: Strategy = "ddp",
     precision: Precision = "auto",
     compile: Switch = False,  # noqa: A002 - what PyTorch calls it
     workers: int = 0,
@@ -101,6 +103,8 @@ def train(
         cpu, cuda, or whichever there is.
     devices
         Devices of this machine that share the work.
+    strategy
+        Each device with the whole network (ddp), or with a part of every weight (fsdp).
     precision
         auto is bf16-mixed on a GPU, 32-true on a CPU.
     compile
@@ -122,7 +126,7 @@ def train(
     recipe = {"steps": max_steps, "batch_size": batch_size, "learning_rate": learning_rate, "patience": patience}
     draws = {"seed": seed, "length": length, "organisms": tuple(organism)}
     machine = {
-        "device": device, "devices": devices, "precision": precision, "compile": compile,
+        "device": device, "devices": devices, "strategy": strategy, "precision": precision, "compile": compile,
         "workers": workers, "minutes": minutes, "save_every": save_every,
         "logger": "tensorboard" if tensorboard else "csv",
     }  # fmt: skip
@@ -138,6 +142,7 @@ def resume(
     pack: str | None = None,
     device: Device = "auto",
     devices: int = 1,
+    strategy: Strategy = "ddp",
     precision: Precision = "auto",
     compile: Switch = False,  # noqa: A002 - what PyTorch calls it
     workers: int = 0,
@@ -160,6 +165,8 @@ def resume(
         cpu, cuda, or whichever there is.
     devices
         Devices of this machine that share the work; another number draws other cells.
+    strategy
+        Each device with the whole network (ddp), or with a part of every weight (fsdp).
     precision
         auto is bf16-mixed on a GPU, 32-true on a CPU.
     compile
@@ -176,7 +183,7 @@ def resume(
         Print the run's facts as JSON on stdout.
     """
     machine = {
-        "device": device, "devices": devices, "precision": precision, "compile": compile,
+        "device": device, "devices": devices, "strategy": strategy, "precision": precision, "compile": compile,
         "workers": workers, "minutes": minutes, "save_every": save_every,
         "logger": "tensorboard" if tensorboard else "csv",
     }  # fmt: skip

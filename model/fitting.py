@@ -24,10 +24,12 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from loaders import CellDataModule, DataOptions, LoaderOptions, SamplerConfig, make_sampler
 
 from .errors import ModelInputError
-from .guards import BestWeights, DivergenceGuard, LegOverError, StateKeeper
+from .guards import BestWeights, DivergenceGuard, LegOverError, StateKeeper, weights_of
 from .ledger import Ledger, make_ledger
+from .network import Network
 from .objective import Objective
 from .resume_state import ShardedState
+from .sharding import FullySharded
 from .throughput import Throughput
 from .training import TrainingModule
 
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from loaders import Cells, Vocabulary
 
     from .checkpoint import TrainedModel
-    from .network import Network
     from .recipe import Machine, Recipe
 
 
@@ -105,10 +106,13 @@ def fit(
     facts = _facts(trainer, throughput, best, device) | {
         "stopped_early": not over and trainer.global_step < recipe.steps
     }
+    weights = {} if over else weights_of(trainer)
     if over or not trainer.is_global_zero:
         return Leg(not over, None, first.ledger, facts)
-    if best.step >= 0:
-        network.load_state_dict(best.load())
+    if machine.strategy == "fsdp":  # which left a part of each weight in the network at hand
+        with torch.random.fork_rng(devices=()):
+            network = Network(first.config, vocabulary, first.table, network.prior)
+    network.load_state_dict(best.load() if best.step >= 0 else weights)
     sampler = make_sampler(cells, recipe.data.plan, vocabulary)
     ledger = make_ledger(cells, sampler, module.drawn, recipe.data.plan, chosen=best.step >= 0)
     facts["draws"] = sum(module.drawn.values())
@@ -166,13 +170,11 @@ def make_trainer(folder: Path, recipe: Recipe, machine: Machine, device: str, wa
         # Ahead of the keeper: a state has to know what its validation said.
         watchers = [EarlyStopping("validation/loss", patience=recipe.patience, check_finite=False), *watchers]
     precision = {"cuda": "bf16-mixed"}.get(device, "32-true") if machine.precision == "auto" else machine.precision
-    # A batch without neighbours, or without a label, leaves their parameters out.
-    strategy = "ddp_find_unused_parameters_true" if machine.devices > 1 else "auto"
     per_batch = recipe.batch_size * machine.devices
     return Trainer(
         accelerator=device,
         devices=machine.devices,
-        strategy=strategy,
+        strategy=_strategy(machine),
         precision=precision,
         max_steps=recipe.steps,
         max_epochs=-1,
@@ -191,6 +193,13 @@ def make_trainer(folder: Path, recipe: Recipe, machine: Machine, device: str, wa
         enable_model_summary=False,
         default_root_dir=str(folder),
     )
+
+
+def _strategy(machine: Machine) -> str | FullySharded:
+    if machine.strategy == "fsdp":
+        return FullySharded(machine.devices)
+    # A batch without neighbours, or without a label, leaves their parameters out.
+    return "ddp_find_unused_parameters_true" if machine.devices > 1 else "auto"
 
 
 def _data_options(recipe: Recipe, machine: Machine) -> DataOptions:
@@ -270,6 +279,9 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=gpus):
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+            warnings.filterwarnings(
+                "ignore", message="FSDP2-wrapped module .* view tensor"
+            )  # nothing adds to it in place
             warnings.filterwarnings(
                 "ignore", message=".*LeafSpec.*", category=FutureWarning
             )  # Lightning 2.6, torch 2.13

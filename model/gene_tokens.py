@@ -52,7 +52,7 @@ class GeneTokens(nn.Module):
             self.group = _embedding(len(table.groups), width, scale)
         self.biotype = _embedding(len(BIOTYPES), width, scale)
         self.hashed = _embedding(BUCKETS, width, scale)
-        self.place = nn.Parameter(torch.full((), scale)) if config.position else None
+        self.place = nn.Parameter(torch.full((1,), scale)) if config.position else None
 
     def forward(self, genes: Tensor) -> Tensor:
         """Return the tokens of genes, int [rows]."""

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
+from torch.distributed.tensor import DTensor
 
 from .errors import TrainingDivergedError
 from .tensor_files import load_tensors, new_folder, save_tensors, seal, unseal
@@ -28,11 +29,11 @@ SPIKE = 4.0
 """Times the spread of the best stretch of losses that a later stretch may lie above it."""
 RISE = 0.5
 """Share of the best mean loss that it may lie above as well."""
-
-
 BEST_FORMAT = "panatlas best weights 1"
 ASK = 10
 """Steps between the ranks' questions whether a leg is over."""
+NETWORK = "network."
+"""Begins the names of a training module's weights that are the network's."""
 
 
 class LegOverError(Exception):
@@ -83,6 +84,12 @@ class DivergenceGuard(Callback):
         self.best, self.spread = state_dict["best"], state_dict["spread"]
 
 
+def weights_of(trainer: Trainer) -> dict[str, Tensor]:
+    """Return the network's weights, whole; every rank has to ask, and the first is sure to get them."""
+    state = trainer.strategy.lightning_module_state_dict()
+    return {name.removeprefix(NETWORK): value for name, value in state.items() if name.startswith(NETWORK)}
+
+
 class BestWeights(Callback):
     """Keeps the weights with the lowest validation loss in a folder.
 
@@ -103,9 +110,10 @@ class BestWeights(Callback):
         self.looked = trainer.global_step
         if found["validation/loss"] < self.best:
             self.best, self.step = found["validation/loss"], trainer.global_step
+            weights = weights_of(trainer)
             if trainer.is_global_zero:
                 with new_folder(self._place(self.step), replace=True) as part:
-                    save_tensors(part, "weights", pl_module.network.state_dict())
+                    save_tensors(part, "weights", weights)
                     seal(part, {"format": BEST_FORMAT})
         if trainer.is_global_zero:
             for logger in trainer.loggers:
@@ -191,7 +199,8 @@ class StateKeeper(Callback):
         """
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         for name, weights in trainer.lightning_module.named_parameters():
-            if not weights.isfinite().all():
+            mine = weights.to_local() if isinstance(weights, DTensor) else weights
+            if not mine.isfinite().all():
                 raise TrainingDivergedError(trainer.global_step, f"{name} has values that are not finite", rate)
         trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:09d}")
         if trainer.is_global_zero:

@@ -46,7 +46,7 @@ class PriorBias(nn.Module):
         if edges.numel() and not (edges.min() >= 0 and edges.max() < n_genes):
             raise ModelInputError("edges", (int(edges.min()), int(edges.max())), f"genes 0 to {n_genes - 1}")
         self.n_genes = n_genes
-        self.strength = nn.Parameter(torch.ones(()))
+        self.strength = nn.Parameter(torch.ones(1))
         self.register_buffer("edges", edges.long(), persistent=False)
         self.register_buffer("weights", weights.float(), persistent=False)
 

@@ -99,12 +99,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a run is made; none of it changes the weights but for `precision`, `devices` and `compile`."""
+    """Where a run is made; none of it changes the weights but for `precision`, `devices`, `strategy` and `compile`."""
 
     device: str = "auto"
     """cpu, cuda, or whichever there is."""
     devices: int = 1
     """Ranks on this machine."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How ranks share the work: each with the whole network, or each with a part of every weight."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """bf16 on a GPU, float32 on a CPU."""
     compile: bool = False
@@ -129,6 +131,8 @@ class Machine:
         for name, least in (("devices", 1), ("save_every", 1), ("log_every", 1), ("workers", 0), ("minutes", 0)):
             if not getattr(self, name) >= least:
                 raise ModelInputError(name, getattr(self, name), f"{least} or more")
+        if self.strategy not in ("ddp", "fsdp") or (self.strategy == "fsdp" and self.devices == 1):
+            raise ModelInputError("strategy", self.strategy, "ddp, or fsdp with 2 devices or more")
 
 
 RATES: dict[str, tuple[float, int, float]] = {

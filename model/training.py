@@ -15,6 +15,7 @@ from torch import Tensor
 from .errors import CheckpointError
 from .ragged import Ragged
 from .recipe import make_optimizer
+from .sharding import FullySharded, share_out, touched
 from .views import seeded
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class TrainingModule(LightningModule):
         self.run = ""
         self._sizes: tuple[int, ...] = ()
 
+    def configure_model(self) -> None:
+        """Share the weights out where the strategy asks for it."""
+        if isinstance(self.trainer.strategy, FullySharded):
+            share_out(self, self.trainer.strategy.device_mesh["data_parallel"])
+
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Note the lengths of contexts while they are on the CPU: asking the GPU for them would wait for it."""
         self._sizes = tuple(batch.offsets.diff().tolist())
@@ -68,7 +74,7 @@ class TrainingModule(LightningModule):
         self.terms = {name: value.detach() for name, value in terms.items()}
         self.work = len(batch), sum(self._sizes)
         self.drawn[self.current_epoch] = (batch_idx + 1) * self.recipe.batch_size * self.trainer.world_size
-        return terms["loss"]
+        return terms["loss"] + touched(self)
 
     def validation_step(self, batch: CellBatch, batch_idx: int) -> None:
         """Log the losses of held-out cells: the same cells, genes, thinning and masks every time."""

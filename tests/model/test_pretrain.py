@@ -27,6 +27,7 @@ from model import (
     train,
 )
 from model.guards import LegOverError, StateKeeper
+from model.resume_state import ShardedState
 from model.tensor_files import load_tensors
 from model.training import TrainingModule
 from tests.model.small_runs import open_adata, small_adata, small_cells, small_config, small_recipe, small_start
@@ -311,42 +312,60 @@ import sys
 import torch
 torch.set_num_threads(1)
 from model import Machine, train
+from model.training import TrainingModule
 from tests.model.small_runs import small_cells, small_config, small_recipe
 
 if __name__ == "__main__":
-    import os
-    from model.training import TrainingModule
+    folder, strategy, minutes = sys.argv[1], sys.argv[2], float(sys.argv[3])
     end = TrainingModule.on_train_end
     def kept(self):
         rank = self.global_rank
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        torch.save({"weights": self.network.state_dict(), "rate": rate}, f"{sys.argv[1]}.rank{rank}")
+        weights = {} if strategy == "fsdp" else self.network.state_dict()
+        torch.save({"weights": weights, "rate": rate}, f"{folder}.rank{rank}")
         end(self)
     TrainingModule.on_train_end = kept
-    machine = Machine(device="cpu", devices=2, save_every=3, log_every=1)
-    done = train(small_cells(), small_config(), small_recipe(batch_size=4), sys.argv[1], machine=machine)
-    print("rank", os.environ.get("LOCAL_RANK"), done.finished)
+    machine = Machine(device="cpu", devices=2, strategy=strategy, save_every=3, log_every=1, minutes=minutes)
+    train(small_cells(), small_config(), small_recipe(batch_size=4), folder, machine=machine)
 """
 
 
-@pytest.mark.slow
-def test_two_ranks_train_together_and_end_with_equal_weights(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
+def run_two_ranks(folder, strategy, minutes=0.0):
+    folder.with_suffix(".py").write_text(SCRIPT)
     environment = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "WORLD_SIZE")}
     root = Path(__file__).parent.parent.parent
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", str(tmp_path / "script.py"), str(tmp_path / "run")],
+        [sys.executable, "-W", "ignore", str(folder.with_suffix(".py")), str(folder), strategy, str(minutes)],
         env={**environment, "PYTHONPATH": str(root)}, cwd=root, capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
-    facts = json.loads((tmp_path / "run" / "receipt.json").read_text())
+    return json.loads((folder / "receipt.json").read_text())
+
+
+@pytest.mark.slow
+def test_two_ranks_train_together_whether_each_has_all_weights_or_a_part_of_each(tmp_path):
+    facts = run_two_ranks(tmp_path / "run", "ddp")
     assert (facts["finished"], facts["ranks"], facts["steps"]) == (True, 2, 12)
     assert facts["cells_seen"] == 12 * 4 * 2
     one, two = (torch.load(tmp_path / f"run.rank{rank}", weights_only=True) for rank in (0, 1))
     assert one["rate"] == two["rate"]
     assert all(torch.equal(one["weights"][name], two["weights"][name]) for name in one["weights"])
-    assert load_model(tmp_path / "run" / "model").digest == facts["model"]
+    model = load_model(tmp_path / "run" / "model")
+    assert model.digest == facts["model"]
+
+    part = run_two_ranks(tmp_path / "part", "fsdp", minutes=1e-9)
+    assert (part["finished"], part["steps"]) == (False, 10)
+    (state,) = (tmp_path / "part" / "states").glob("step-*10")
+    there = {name: tuple(value.shape) for name, value in ShardedState().load_checkpoint(state)["state_dict"].items()}
+    assert {(f"network.{name}", tuple(one.shape)) for name, one in model.network.state_dict().items()} <= set(
+        there.items()
+    )
+    sharded = run_two_ranks(tmp_path / "part", "fsdp")
+    assert (sharded["finished"], sharded["cells_seen"]) == (True, facts["cells_seen"])
+    for name in ("loss_first", "loss_last", "validation_loss"):  # ranks add up in another order
+        assert sharded[name] == pytest.approx(facts[name], rel=1e-4), name
+    assert load_model(tmp_path / "part" / "model").ledger.tally == model.ledger.tally
 
 
 def test_the_log_may_go_to_tensorboard(tmp_path):

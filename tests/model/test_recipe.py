@@ -15,7 +15,7 @@ from model.config import ModelConfig, Size, preset, read_config
 from model.errors import ModelInputError
 from model.network import Network
 from model.objective import Objective
-from model.recipe import Recipe, fitted, make_optimizer, recipe_for
+from model.recipe import Machine, Recipe, fitted, make_optimizer, recipe_for
 from tests.model.toy_batches import toy_table, toy_vocabulary
 
 SCHEDULES = ("cosine", "linear", "constant")
@@ -132,6 +132,18 @@ def test_a_size_that_is_none_is_refused_with_those_there_are() -> None:
 def test_what_cannot_be_trained_is_refused_by_name(wrong: dict) -> None:
     with pytest.raises(ModelInputError, match=next(iter(wrong))):
         Recipe(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"devices": 0}, {"save_every": 0}, {"log_every": 0}, {"workers": -1}, {"minutes": -1.0}, {"minutes": math.nan},
+        {"strategy": "deepspeed", "devices": 2}, {"strategy": "fsdp"},
+    ],
+)  # fmt: skip
+def test_what_no_machine_can_do_is_refused_by_name(wrong: dict) -> None:
+    with pytest.raises(ModelInputError, match=next(iter(wrong))):
+        Machine(**wrong)
 
 
 @pytest.mark.parametrize(("reads", "asked", "left"), [(0, 6, 0), (2, 6, 2), (6, 4, 4)])
