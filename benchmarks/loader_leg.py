@@ -24,7 +24,6 @@ import numpy as np
 
 BLOCK = 64  # cells of a source block: neighbours in the file, most of them from one sample
 JUDGED = 200  # batches whose mixture is judged
-KEPT = 64  # batches kept as they were handed out, for the proof afterwards
 MOST = 45.0  # seconds a window may last where a loader's own cycle is long
 
 
@@ -63,7 +62,7 @@ def run(leg: dict[str, Any], folder: Path) -> dict[str, Any]:
             row["first_batch_s"] = round(time.monotonic() - began, 2)
         n += len(cells)
         seen.append(cells)
-        if leg["prove"] and len(kept) < KEPT and len(seen) % 7 == 0:
+        if leg["prove"] and len(kept) < leg["kept"] and len(seen) % 7 == 0:
             kept.append((batch, cells))
         if spent > MOST or (n >= leg["cells"] if cold else fresh and spent >= leg["seconds"]):
             break

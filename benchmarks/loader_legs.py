@@ -39,6 +39,8 @@ class Leg:
     """Worker processes."""
     prove: str = ""
     """`module:function` that compares its batches with the store."""
+    kept: int = 64
+    """Batches of the window kept for it, as they were handed out; memory that is kept is memory to be got anew."""
     mixed: bool = True
     """Its batches are draws, whose mixture is judged."""
     also: bool = False
@@ -95,9 +97,10 @@ def _ours(name: str, function: str, where: str, **more: Any) -> Leg:
     proof = {"contexts": "prove_contexts"}.get(function, "prove_records" if where == "packs" else "prove_stored")
     files = ("pack",) if where == "packs" else ("atlas",)
     gives = {"records": "packed records", "rows": "CSR", "decoding": "CSR", "contexts": "CellBatch"}[function]
+    kept = 8 if function == "contexts" else 64  # of 9 MB each
     return Leg(
         f"panatlas {name}", OURS + function, gives=gives, setting={"where": where}, files=files, prove=OURS + proof,
-        distribution="panatlas", **more,
+        kept=kept, distribution="panatlas", **more,
     )  # fmt: skip
 
 
