@@ -42,6 +42,21 @@ references *args: product
 release name *args: product
     @panatlas release "$@"
 
+# Read the atlas again, derive anew what can be derived, and say what is not as it should be
+[group('curator'), no-cd]
+validate *args: product
+    @panatlas validate "$@"
+
+# Name what stopped ingests left behind, and mend it: `just doctor --repair`
+[group('curator'), no-cd]
+doctor *args: product
+    @panatlas doctor "$@"
+
+# Compare two releases: `just diff human-v1 human-v2`
+[group('curator'), no-cd]
+diff a b *args: product
+    @panatlas diff "$@"
+
 # Find cells and datasets by organism, label or id
 [group('analyst'), no-cd]
 search *args: product
@@ -66,6 +81,26 @@ organisms *args: product
 [group('analyst'), no-cd]
 gene name *args: product
     @panatlas gene "$@"
+
+# Embed cells with a trained model: `just embed my.h5ad --output embedded.h5ad`
+[group('analyst'), no-cd]
+embed input *args: product
+    @panatlas embed "$@"
+
+# Name cells with a trained model, with probabilities: `just annotate my.h5ad --output named.h5ad`
+[group('analyst'), no-cd]
+annotate input *args: product
+    @panatlas annotate "$@"
+
+# Counts that cells would be expected to have: `just denoise my.h5ad --output denoised.h5ad`
+[group('analyst'), no-cd]
+denoise input *args: product
+    @panatlas denoise "$@"
+
+# Counts of genes that were not measured: `just impute panel.h5ad --output imputed.h5ad`
+[group('analyst'), no-cd]
+impute input *args: product
+    @panatlas impute "$@"
 
 # Pack a release's cells for training: `just pack human-v1 packs/human-v1`
 [group('trainer'), no-cd]

@@ -1,11 +1,14 @@
 """The library: sources in, one TileDB-SOMA store out, laid out like the CELLxGENE Census.
 
 `ingest` takes a `Source` to a `Receipt`; `open_atlas` reads the store at its last published moment; `Where` builds
-queries. Knows no torch and no command line. Read `atlas/ingest.py` first.
+queries; `validate` proves what is published, `find_leftovers` names what is not. Knows no torch and no command line.
+Read `atlas/ingest.py` first.
 """
 
 from .cell_records import StoredRecords
 from .conditions import HasPart, OneOf, Range
+from .content import content_hash
+from .doctor import find_leftovers, repair_atlas
 from .errors import AtlasError, AtlasInputError, ContractError, SourceError, StoreError
 from .filters import Where, between, contains, descendants, is_not, parse_where, passing, where
 from .findings import Finding, Receipt, Tally
@@ -16,6 +19,7 @@ from .prepare import IngestOptions
 from .qc import QCPolicy
 from .record_store import RecordReader
 from .sources import Source, load_manifest, source_from_uri, starter_sources
+from .validate import Validation, validate
 
 __all__ = [
     "Atlas",
@@ -37,10 +41,13 @@ __all__ = [
     "StoreError",
     "StoredRecords",
     "Tally",
+    "Validation",
     "Where",
     "between",
     "contains",
+    "content_hash",
     "descendants",
+    "find_leftovers",
     "find_neighbours",
     "ingest",
     "is_not",
@@ -49,8 +56,10 @@ __all__ = [
     "open_atlas",
     "parse_where",
     "passing",
+    "repair_atlas",
     "restrict_neighbours",
     "source_from_uri",
     "starter_sources",
+    "validate",
     "where",
 ]

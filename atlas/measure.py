@@ -137,7 +137,9 @@ def _measure_slab(
     # which is taken out by masking, not by subtraction, for the same reason.
     deviation = np.subtract(padded, mean[:, None], dtype=np.float64)
     deviation[padded == 0] = 0.0
-    squares = np.einsum("ij,ij->i", deviation, deviation)
+    # Summed gene by gene: a sum over the padded row would round by its width, which is that of the slab's longest row.
+    rank = np.repeat(np.arange(len(rows)), lengths)
+    squares = np.bincount(rank, weights=deviation[filled] ** 2, minlength=len(rows))
     out["raw_sum"][rows], out["nnz"][rows], out["raw_mean_nnz"][rows] = total, nnz, mean
     out["raw_variance_nnz"][rows] = np.where(nnz > 1, squares / np.maximum(nnz - 1, 1), 0.0)
     if width > _TOP:
@@ -150,5 +152,4 @@ def _measure_slab(
         if mask is not None and np.any(mask):
             genes = counts.indices[where] if genes is None else genes
             hit = np.asarray(mask, dtype=bool)[genes]
-            row = np.repeat(np.arange(len(rows)), lengths)[hit]
-            out[name][rows] = np.bincount(row, weights=values[hit], minlength=len(rows))
+            out[name][rows] = np.bincount(rank[hit], weights=values[hit], minlength=len(rows))

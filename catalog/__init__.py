@@ -3,7 +3,7 @@
 - `ingest_organism`: sources in, receipts out; one bad source never stops the rest.
 - `export_tables`, `sql`: obs and datasets of an atlas as read-only Parquet, and SQL over them.
 - `search_cells`, `describe_atlas`: what is in the atlas.
-- `make_release`: an atlas frozen under a name, with splits and joint-label counts.
+- `make_release`: an atlas frozen under a name, with splits and joint-label counts; `diff_releases` compares two.
 
 Names load on first use: `import catalog` opens no store and imports no torch. It does check that all five floors come
 from this installation, because their names are generic enough to be taken.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import CatalogError, CatalogInputError, InstallError, QueryError, ReleaseExistsError
 
 if TYPE_CHECKING:
+    from .diff import ReleaseDiff, diff_releases
     from .info import describe_atlas
     from .releases import Release, make_release
     from .search import Found, search_cells
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FLOORS = ("ontology", "atlas", "loaders", "model", "catalog")
 _HOMES = {
+    "diff": ("ReleaseDiff", "diff_releases"),
     "releases": ("Release", "make_release"),
     "info": ("describe_atlas",),
     "search": ("Found", "search_cells"),
@@ -45,10 +47,12 @@ __all__ = [
     "InstallError",
     "QueryError",
     "Release",
+    "ReleaseDiff",
     "ReleaseExistsError",
     "Tables",
     "default_atlas",
     "describe_atlas",
+    "diff_releases",
     "export_tables",
     "ingest_organism",
     "make_release",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
 
-from . import cli_models, cli_references
+from . import cli_care, cli_models, cli_references, cli_tasks
 from .cli_ingest import ingest
 from .cli_references import Repeatable, Switch  # noqa: TC001 - cyclopts reads the annotations
 from .cli_releases import release
@@ -177,6 +177,13 @@ for _command in (
     cli_models.train,
     cli_models.resume,
     cli_models.was_trained_on,
+    cli_tasks.embed,
+    cli_tasks.annotate,
+    cli_tasks.denoise,
+    cli_tasks.impute,
+    cli_care.validate,
+    cli_care.doctor,
+    cli_care.diff,
     study,
 ):
     app.command(_command)

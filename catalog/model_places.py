@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from atlas import ContractError, Source, open_atlas, read
-from loaders import AnnDataCells, open_cells
+from loaders import AnnDataCells, CellsError, open_cells
 from model import ModelInputError, load_protein_vectors, prior_bias
 from ontology import (
     GeneTable,
@@ -153,7 +153,7 @@ def model_folder(path: Path) -> Path:
     return path / "model"
 
 
-def read_genes(path: Path, organisms: Sequence[str]) -> tuple[list[str], list[str]]:
+def read_genes(path: Path, organisms: Sequence[str], field: str = "regulators") -> tuple[list[str], list[str]]:
     """Return the ids of the genes a file names, one a line, and the names no organism has.
 
     Parameters
@@ -162,6 +162,8 @@ def read_genes(path: Path, organisms: Sequence[str]) -> tuple[list[str], list[st
         Ids or symbols in UTF-8; blank lines and lines that begin with # are left out.
     organisms
         In whose gene tables they are looked for; a name that several have means all of them.
+    field
+        What an error calls the file.
 
     Returns
     -------
@@ -177,9 +179,9 @@ def read_genes(path: Path, organisms: Sequence[str]) -> tuple[list[str], list[st
         with path.open("rb") as stream:
             lines = stream.read(MOST_BYTES + 1).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CatalogInputError("regulators", str(path), f"a text file in UTF-8 ({error})"[:300]) from error
+        raise CatalogInputError(field, str(path), f"a text file in UTF-8 ({error})"[:300]) from error
     if path.stat().st_size > MOST_BYTES:
-        raise CatalogInputError("regulators", str(path), f"a file of at most {MOST_BYTES >> 20} MiB")
+        raise CatalogInputError(field, str(path), f"a file of at most {MOST_BYTES >> 20} MiB")
     names = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")))
     ids: set[str] = set()
     found = np.zeros(len(names), dtype=bool)
@@ -189,7 +191,7 @@ def read_genes(path: Path, organisms: Sequence[str]) -> tuple[list[str], list[st
         found |= index >= 0
     if not ids:
         first = f"{names[0]!r:.60} is none" if names else "it is empty"
-        raise CatalogInputError("regulators", str(path), f"ids or symbols of {', '.join(organisms)}; {first}")
+        raise CatalogInputError(field, str(path), f"ids or symbols of {', '.join(organisms)}; {first}")
     return sorted(ids), [name for name, known in zip(names, found, strict=True) if not known]
 
 
@@ -322,6 +324,10 @@ class FileCells:
     """The cells."""
     names: list[str]
     """The file's own names of them."""
+    obs: pd.DataFrame
+    """What the file says of them, in its own words."""
+    var: pd.DataFrame
+    """What the file says of its genes."""
     matrix: str
     """Element of the file their counts are from."""
     findings: tuple[Finding, ...]
@@ -366,9 +372,16 @@ def read_adata(path: Path, organism: str, layer: str | None = None) -> FileCells
         counts = sp.vstack([block for _, block in raw.stored_blocks()], format="csr")
         obs = raw.obs[[name for name in ("observation_joinid",) if name in raw.obs]].copy()
         adata = ad.AnnData(counts, obs=obs, var=raw.var.copy())
-    cells = AnnDataCells(adata, organism)
+    try:
+        cells = AnnDataCells(adata, organism)
+    except CellsError as error:
+        if raw.others and "raw counts" in error.remedy:
+            names = (name.removeprefix("layers/").replace("raw/X", "raw") for name in sorted(raw.others))
+            error.add_note("if the file has them elsewhere: " + " or ".join(f"--layer {name}" for name in names))
+        raise
     found = [one for one in cells.findings if not one.where.startswith("obs")]  # labels were not handed on
-    return FileCells(cells, adata.obs_names.astype(str).tolist(), raw.matrix, (*raw.findings, *found))
+    names = adata.obs_names.astype(str).tolist()
+    return FileCells(cells, names, raw.obs, raw.var, raw.matrix, (*raw.findings, *found))
 
 
 def _tables(organisms: Sequence[str]) -> list[GeneTable]:

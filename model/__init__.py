@@ -10,8 +10,9 @@
 - `TrainedModel`, `load_model`, `save_model`, `Ledger`, `seen_before`: a model on disk, and which cells it has seen.
   `with_organism`, `with_classes` let it grow.
 - `held_out_scores`, `run_study`, `VARIANTS`, `tabulate`: every design choice beside the base, scored alike.
+- `embed`, `annotate`, `denoise`, `impute`: one verb per task of a trained model, over one loop, `read_cells`; the
+  `*_blocks` go batch by batch. `calibrate`, `score_annotation`: how far an annotation is to be trusted.
 
-What comes lives here and nowhere else: one verb per task (embed, annotate, denoise, ...).
 May import `loaders`, `atlas` and `ontology`. Its models and values go to `catalog`, which remembers them. Names load
 on first use; torch is imported when a network or an embedder is made.
 """
@@ -22,11 +23,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .annotation import Annotation, LabelAnnotation, Threshold, annotate, annotate_blocks
+    from .annotation_score import LabelScore, score_annotation
+    from .calibration import Calibration, LabelCalibration, calibrate
     from .checkpoint import TrainedModel, load_model, save_model
     from .config import ModelConfig, preset
+    from .denoising import Denoised, denoise, denoise_blocks
+    from .embedding import Embedding, GeneEmbedding, embed, embed_blocks, gene_embeddings
     from .errors import CheckpointError, ModelError, ModelInputError, TrainingDivergedError, WeightsUnavailableError
     from .growth import with_classes, with_organism
     from .held_out import held_out_scores
+    from .imputation import Imputed, impute, impute_blocks
+    from .inference import InferenceOptions, ReadCells, read_cells
     from .ledger import Ledger, seen_before
     from .network import Encoded, Network
     from .objective import Objective, make_view
@@ -41,11 +49,18 @@ if TYPE_CHECKING:
     from .views import View, seeded
 
 _HOMES = {
+    "annotation": ("Annotation", "LabelAnnotation", "Threshold", "annotate", "annotate_blocks"),
+    "annotation_score": ("LabelScore", "score_annotation"),
+    "calibration": ("Calibration", "LabelCalibration", "calibrate"),
     "checkpoint": ("TrainedModel", "load_model", "save_model"),
     "config": ("ModelConfig", "preset"),
+    "denoising": ("Denoised", "denoise", "denoise_blocks"),
+    "embedding": ("Embedding", "GeneEmbedding", "embed", "embed_blocks", "gene_embeddings"),
     "errors": ("CheckpointError", "ModelError", "ModelInputError", "TrainingDivergedError", "WeightsUnavailableError"),
     "growth": ("with_classes", "with_organism"),
     "held_out": ("held_out_scores",),
+    "imputation": ("Imputed", "impute", "impute_blocks"),
+    "inference": ("InferenceOptions", "ReadCells", "read_cells"),
     "ledger": ("Ledger", "seen_before"),
     "network": ("Encoded", "Network"),
     "objective": ("Objective", "make_view"),
@@ -63,11 +78,21 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "VARIANTS",
+    "Annotation",
     "Beginning",
+    "Calibration",
     "CheckpointError",
     "DataRecipe",
+    "Denoised",
+    "Embedding",
     "Encoded",
     "Esm2Embedder",
+    "GeneEmbedding",
+    "Imputed",
+    "InferenceOptions",
+    "LabelAnnotation",
+    "LabelCalibration",
+    "LabelScore",
     "Ledger",
     "Machine",
     "ModelConfig",
@@ -78,8 +103,10 @@ __all__ = [
     "ProteinEmbedder",
     "ProteinVectors",
     "Ragged",
+    "ReadCells",
     "Recipe",
     "StudyPlan",
+    "Threshold",
     "TokenTable",
     "TrainedModel",
     "TrainingDivergedError",
@@ -87,20 +114,32 @@ __all__ = [
     "Variant",
     "View",
     "WeightsUnavailableError",
+    "annotate",
+    "annotate_blocks",
+    "calibrate",
+    "denoise",
+    "denoise_blocks",
+    "embed",
+    "embed_blocks",
     "embed_proteins",
     "esm2",
     "find_variants",
+    "gene_embeddings",
     "held_out_scores",
+    "impute",
+    "impute_blocks",
     "load_model",
     "load_protein_vectors",
     "make_ragged",
     "make_token_table",
     "make_view",
     "preset",
+    "read_cells",
     "recipe_for",
     "resume",
     "run_study",
     "save_model",
+    "score_annotation",
     "seeded",
     "seeded_esm2",
     "seen_before",

@@ -178,4 +178,6 @@ class Objective(nn.Module):
 
 def make_view(batch: CellBatch, rows: Ragged) -> View:
     """Return a batch as measured."""
-    return View(batch.genes, batch.counts, rows, batch.depth, None, batch.neighbour_counts, batch.neighbour_distances)
+    shown = len(batch.neighbour_counts) > 0  # no slots, no neighbours: their attention has nothing to be over
+    near, far = (batch.neighbour_counts, batch.neighbour_distances) if shown else (None, None)
+    return View(batch.genes, batch.counts, rows, batch.depth, None, near, far)

@@ -1,0 +1,192 @@
+"""The one loop by which a trained model reads cells: `read_cells`. Every verb (embed, annotate, ...) begins here.
+
+What a cell gets depends on the cell alone. A context holds its most expressed genes; ties, and which measured zeros
+fill the rest, are drawn by the hash of its counts, never by its place. So a cell has the same output alone, in any
+batch and in any order, up to the rounding of sums of another shape, and copies of a cell have the same one. Batches
+are made one at a time: memory is that of a batch, however many cells there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from loaders import SPLITS, CollateConfig, Collator
+
+from .errors import ModelInputError
+from .objective import make_view
+from .ragged import Ragged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from loaders import CellBatch, Cells
+
+    from .checkpoint import TrainedModel
+    from .network import Encoded
+
+    Numbers = npt.NDArray[np.int64]
+
+AHEAD = 4_096
+"""Cells that a store is told of at a time, so that it reads them in one go."""
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """What is shown of each cell, and where it is read."""
+
+    length: int = 2_200
+    """Genes of a context: the most expressed first, then measured zeros, as far as there are any."""
+    batch_size: int = 64
+    """Cells at a time."""
+    neighbours: int = 0
+    """Stored neighbours shown of each cell, the nearest; at most what the model reads."""
+    device: str = "auto"
+    """cpu, cuda, or whichever there is."""
+    least_genes: int = 50
+    """Genes that a dataset must share with the model; fewer say too little of a cell, or are the wrong ids."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReadCells:
+    """One batch through the network; tensors are where the network is."""
+
+    numbers: Numbers
+    """Which cells, int64 [cells]."""
+    batch: CellBatch
+    """Their contexts and labels."""
+    rows: Ragged
+    """Borders of the cells."""
+    encoded: Encoded
+    """What the network made of them as measured."""
+
+
+def read_cells(
+    model: TrainedModel,
+    cells: Cells,
+    numbers: Numbers | None = None,
+    options: InferenceOptions | None = None,
+) -> Iterator[ReadCells]:
+    """Return batches of cells as the network reads them, in order.
+
+    While batches are taken the network is in evaluation mode and on the device; afterwards it is as it was. No random
+    state is touched. Whoever calls the network on what comes does so under `torch.no_grad()`, as here.
+
+    Parameters
+    ----------
+    model
+        The model.
+    cells
+        A pack, a store or an AnnData.
+    numbers
+        Which cells, int64 [n], in any order, repeated or not; None for all.
+    options
+        What is shown; None for the defaults.
+
+    Raises
+    ------
+    ModelInputError
+        At once: when there is no cell, an option is not allowed, or the model does not know an organism, or enough
+        genes, of the cells.
+    """
+    options = options or InferenceOptions()
+    device = _device(options.device)
+    numbers = _checked(model, cells, numbers, options)
+    config = CollateConfig(context="most_expressed", length=options.length, neighbours=options.neighbours)
+    collator = Collator(model.vocabulary, cells, config)
+    _prove_genes(collator, numbers, options.least_genes)
+    return _read(model, collator, numbers, (options.batch_size, device))
+
+
+def _read(
+    model: TrainedModel, collator: Collator, numbers: Numbers, how: tuple[int, torch.device]
+) -> Iterator[ReadCells]:
+    network, (size, device) = model.network, how
+    training, home = network.training, next(network.parameters()).device
+    network.eval().to(device)
+    ahead = max(AHEAD // size, 1) * size
+    cells = collator.cells
+    cells.will_need(numbers[:ahead])
+    try:
+        for start in range(0, len(numbers), size):
+            if start % ahead == 0 and len(window := numbers[start + ahead : start + 2 * ahead]):
+                cells.will_need(window)  # read while the one before it is used
+            some = numbers[start : start + size]
+            batch = collator.collate(some, _draws(cells, some))
+            sizes = tuple(batch.offsets.diff().tolist())
+            batch = batch.to(device)
+            rows = Ragged(batch.offsets, sizes)
+            with torch.no_grad():  # not round the yield: it would reach into the caller's code
+                encoded = network.encode(make_view(batch, rows))
+            yield ReadCells(some, batch, rows, encoded)
+    finally:
+        network.train(training).to(home)
+
+
+def _draws(cells: Cells, numbers: Numbers) -> Numbers:
+    """Return what a cell's draws are keyed by: its counts. Its id names the file it came in, which a copy does not."""
+    return (cells.codes("count_hash_high", numbers).astype(np.uint64) >> np.uint64(1)).astype(np.int64)
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ModelInputError("device", name, "auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ModelInputError("device", name, "cpu: torch finds no GPU here")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _checked(model: TrainedModel, cells: Cells, numbers: Numbers | None, options: InferenceOptions) -> Numbers:
+    """Return the numbers as an array, after proving that the model can read the cells as asked."""
+    for name in ("length", "batch_size"):
+        if getattr(options, name) < 1:
+            raise ModelInputError(name, getattr(options, name), "1 or more")
+    if not 0 <= options.neighbours <= (most := model.config.expression.neighbours):
+        raise ModelInputError("neighbours", options.neighbours, f"0 to {most}, which this model reads")
+    found = np.arange(len(cells)) if numbers is None else np.asarray(numbers)
+    if found.ndim != 1 or not len(found) or found.dtype.kind not in "iu":
+        raise ModelInputError("numbers", f"{found.dtype} {found.shape}", "at least one cell number")
+    if not 0 <= found.min() <= found.max() < len(cells):
+        raise ModelInputError("numbers", (int(found.min()), int(found.max())), f"cells 0 to {len(cells) - 1}")
+    names = [str(one["organism"]) for one in cells.about["organisms"]]
+    codes = np.unique(cells.codes("organism", found.astype(np.int64)))
+    if strange := [names[code] for code in codes if names[code] not in model.vocabulary.organisms]:
+        known = ", ".join(model.vocabulary.organisms)
+        raise ModelInputError("cells", strange[0], f"cells of {known}; with_organism adds another to a model")
+    return found.astype(np.int64)
+
+
+def _prove_genes(collator: Collator, numbers: Numbers, least: int) -> None:
+    """Raise where a dataset measured too few of the model's genes."""
+    cells = collator.cells
+    pairs = np.stack([collator.choices.organisms[cells.codes("organism", numbers)], cells.codes("dataset", numbers)])
+    organisms, datasets = np.unique(pairs.astype(np.int64), axis=1)
+    known = collator.choices.find(organisms, datasets)[1]
+    if (worst := known.argmin()) >= 0 and known[worst] < max(least, 1):
+        name = cells.about["vocabulary"]["dataset"][int(datasets[worst])]
+        allowed = f"at least {max(least, 1)} of the model's genes: pass all that were measured, or lower least_genes"
+        raise ModelInputError("genes", f"{int(known[worst])} known genes in dataset {name}", allowed)
+
+
+def cells_of_split(model: TrainedModel, cells: Cells, split: str, most: int, seed: int = 0) -> Numbers:
+    """Return at most so many cells of a split, of the model's organisms, drawn alike; in rising order.
+
+    Raises
+    ------
+    ModelInputError
+        When there is no such split, or no such cell in it.
+    """
+    if split not in SPLITS:
+        raise ModelInputError("split", split, f"one of {', '.join(SPLITS)}")
+    names = [one["organism"] for one in cells.about["organisms"]]
+    known = [code for code, name in enumerate(names) if name in model.vocabulary.organisms]
+    fit = (cells.column("split") == SPLITS.index(split)) & np.isin(cells.column("organism"), known)
+    found = np.flatnonzero(fit)
+    if not len(found) or most < 1:
+        raise ModelInputError("split", f"{split}, {len(found)} cells", "one with cells of the model's organisms")
+    return np.sort(np.random.default_rng(seed).permutation(found)[:most]).astype(np.int64)
