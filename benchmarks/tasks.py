@@ -114,11 +114,10 @@ def _magic(folder: Path, *, quick: bool) -> str:
 
 
 def _options(model: TrainedModel) -> InferenceOptions:
-    """Return contexts as long as the model was trained on."""
+    """Return contexts as in the model's training."""
     from model.inference import InferenceOptions
 
-    recipe: Any = model.facts.get("recipe", {})
-    return InferenceOptions(length=recipe.get("data", {}).get("collate", {}).get("length", 2_200), device="cpu")
+    return InferenceOptions(device="cpu")
 
 
 def _told(found: dict[str, list[float]]) -> dict[str, Any]:
@@ -231,9 +230,7 @@ def _denoising(model: TrainedModel, held: list[Held], seed: int, magic: tuple[st
         _add(table, name, found, seconds)
 
 
-def _training(
-    model: TrainedModel, cells: Cells, organism: str, seed: int
-) -> tuple[npt.NDArray[np.int64], sp.csr_matrix]:
+def _training(cells: Cells, organism: str, seed: int) -> tuple[npt.NDArray[np.int64], sp.csr_matrix]:
     """Return training cells of an organism and their counts over all its genes."""
     from loaders import SPLITS
 

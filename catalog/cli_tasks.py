@@ -34,8 +34,8 @@ class TaskOptions:
     """Whose cells a file has; human unless named. Of a release: only these cells."""
     layer: str | None = None
     """Layer of a file with the counts, raw for .raw, X for X; chosen as an ingest does unless named."""
-    length: int = 2_200
-    """Genes shown of each cell, the most expressed first."""
+    length: int | None = None
+    """Genes shown of each cell; as many as in training unless given."""
     batch_size: int = 64
     """Cells at a time."""
     neighbours: int = 0

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model import InferenceOptions, annotate_blocks, denoise_blocks, embed_blocks, impute_blocks, load_model
+from model import InferenceOptions, annotate_blocks, context_of, denoise_blocks, embed_blocks, impute_blocks, load_model
 
 from . import console as show
 from . import model_places as places
@@ -206,7 +206,7 @@ def _perform(
         length=options.length, batch_size=options.batch_size, neighbours=options.neighbours, device=options.device,
         least_genes=options.least_genes,
     )  # fmt: skip
-    findings = [*asked.findings, *inputs.warnings_of(asked, genes, seen, options.length)]
+    findings = [*asked.findings, *inputs.warnings_of(asked, genes, seen, context_of(model, reading).length)]
     show.show_findings(people, [one for one in findings if one.severity == "warning"])
     about = {
         "command": verb, "model": model.digest, "release": model.facts.get("release"), "options": asdict(reading),

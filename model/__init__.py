@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .growth import with_classes, with_organism
     from .held_out import held_out_scores
     from .imputation import Imputed, impute, impute_blocks
-    from .inference import InferenceOptions, ReadCells, read_cells
+    from .inference import InferenceOptions, ReadCells, context_of, read_cells
     from .ledger import Ledger, seen_before
     from .network import Encoded, Network
     from .objective import Objective, make_view
@@ -60,7 +60,7 @@ _HOMES = {
     "growth": ("with_classes", "with_organism"),
     "held_out": ("held_out_scores",),
     "imputation": ("Imputed", "impute", "impute_blocks"),
-    "inference": ("InferenceOptions", "ReadCells", "read_cells"),
+    "inference": ("InferenceOptions", "ReadCells", "context_of", "read_cells"),
     "ledger": ("Ledger", "seen_before"),
     "network": ("Encoded", "Network"),
     "objective": ("Objective", "make_view"),
@@ -117,6 +117,7 @@ __all__ = [
     "annotate",
     "annotate_blocks",
     "calibrate",
+    "context_of",
     "denoise",
     "denoise_blocks",
     "embed",

@@ -17,7 +17,7 @@ import numpy as np
 
 from .annotation import TermChoice, Threshold, classify_cells, label_spaces, softmax
 from .errors import ModelInputError
-from .inference import InferenceOptions, cells_of_split
+from .inference import InferenceOptions, cells_of_split, context_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,7 +130,8 @@ class Calibration:
         """Raise ModelInputError where this is the calibration of another model, or of cells shown otherwise."""
         if self.model != model.digest:
             raise ModelInputError("calibration", self.model[:12], f"one of this model, {model.digest[:12]}")
-        if (shown := (self.length, self.neighbours)) != (options.length, options.neighbours):
+        shown = self.length, self.neighbours
+        if shown != (context_of(model, options).length, options.neighbours):
             allowed = f"options that show as much: length {shown[0]}, neighbours {shown[1]}; or calibrate with these"
             raise ModelInputError("options", options, allowed)
 
@@ -224,7 +225,8 @@ def calibrate(
                 spaces[label], logits, classes[known, column], np.array(names)[donors[known]]
             )
     seen = len(chosen) - len(unseen)
-    return Calibration(model.digest, split, options.length, options.neighbours, seen, labels)
+    length = context_of(model, options).length
+    return Calibration(model.digest, split, length, options.neighbours, seen, labels)
 
 
 def fit_temperature(space: LabelSpace, logits: npt.NDArray, codes: Numbers) -> float:

@@ -1,21 +1,23 @@
 """The one loop by which a trained model reads cells: `read_cells`. Every verb (embed, annotate, ...) begins here.
 
-What a cell gets depends on the cell alone. A context holds its most expressed genes; ties, and which measured zeros
-fill the rest, are drawn by the hash of its counts, never by its place. So a cell has the same output alone, in any
+What a cell gets depends on the cell alone. Its context is chosen as in the training of the model, for a network that
+learnt from random expressed genes reads the most expressed ones badly. What is drawn is drawn by the hash of the cell's
+counts, never by its place. So a cell has the same output alone, in any
 batch and in any order, up to the rounding of sums of another shape, and copies of a cell have the same one. Batches
 are made one at a time: memory is that of a batch, however many cells there are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from loaders import SPLITS, CollateConfig, Collator
+from loaders import SPLITS, CollateConfig, Collator, LoaderInputError
 
+from .config import read_config
 from .errors import ModelInputError
 from .objective import make_view
 from .ragged import Ragged
@@ -40,8 +42,8 @@ AHEAD = 4_096
 class InferenceOptions:
     """What is shown of each cell, and where it is read."""
 
-    length: int = 2_200
-    """Genes of a context: the most expressed first, then measured zeros, as far as there are any."""
+    length: int | None = None
+    """Genes of a context, as far as there are any; None for as many as in training."""
     batch_size: int = 64
     """Cells at a time."""
     neighbours: int = 0
@@ -97,10 +99,36 @@ def read_cells(
     options = options or InferenceOptions()
     device = _device(options.device)
     numbers = _checked(model, cells, numbers, options)
-    config = CollateConfig(context="most_expressed", length=options.length, neighbours=options.neighbours)
-    collator = Collator(model.vocabulary, cells, config)
+    collator = Collator(model.vocabulary, cells, context_of(model, options))
     _prove_genes(collator, numbers, options.least_genes)
     return _read(model, collator, numbers, (options.batch_size, device))
+
+
+def context_of(model: TrainedModel, options: InferenceOptions) -> CollateConfig:
+    """Return how contexts are chosen: as the model's facts say it was trained, of the length that is asked for.
+
+    A model that does not say gets the 2,200 most expressed genes of a cell and measured zeros behind them.
+
+    Raises
+    ------
+    ModelInputError
+        When the facts are not those of a training.
+    """
+    said: Any = model.facts.get("recipe")
+    for name in ("data", "collate"):
+        said = said.get(name) if isinstance(said, dict) else None
+    try:
+        trained = CollateConfig(context="most_expressed") if said is None else read_config(CollateConfig, said, "facts")
+    except LoaderInputError as error:
+        raise ModelInputError("facts", said, f"how a model was trained ({error})") from error
+    return replace(
+        trained,
+        length=options.length or trained.length,
+        zeros="random" if trained.zeros == "neighbours" and not options.neighbours else trained.zeros,
+        neighbours=options.neighbours,
+        fewer_neighbours=False,
+        shorter_probability=0.0,
+    )
 
 
 def _read(
@@ -143,9 +171,9 @@ def _device(name: str) -> torch.device:
 
 def _checked(model: TrainedModel, cells: Cells, numbers: Numbers | None, options: InferenceOptions) -> Numbers:
     """Return the numbers as an array, after proving that the model can read the cells as asked."""
-    for name in ("length", "batch_size"):
-        if getattr(options, name) < 1:
-            raise ModelInputError(name, getattr(options, name), "1 or more")
+    for name, number in (("length", options.length), ("batch_size", options.batch_size)):
+        if number is not None and number < 1:
+            raise ModelInputError(name, number, "1 or more")
     if not 0 <= options.neighbours <= (most := model.config.expression.neighbours):
         raise ModelInputError("neighbours", options.neighbours, f"0 to {most}, which this model reads")
     found = np.arange(len(cells)) if numbers is None else np.asarray(numbers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,7 @@ def test_an_embedding_is_what_the_network_makes_of_all_genes_and_its_parts_are_t
     alone = view.neighbour_distances.fill_(torch.inf)
     assert torch.isinf(alone).all()
     with torch.no_grad():
-        codes = model().network.encode(view).compressed.codes
+        codes = deepcopy(model().network).eval().encode(view).compressed.codes
     assert list(found.columns) == ["base", *LABELS]
     for name, code in zip(found.columns, codes, strict=True):
         assert found.part(name).shape == (3, COMPRESSED[name])

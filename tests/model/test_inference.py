@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
-from loaders import AnnDataCells
+from loaders import AnnDataCells, CollateConfig
 from model import ModelInputError, TrainedModel
 from model import inference as loop
-from model.inference import InferenceOptions, cells_of_split, read_cells
+from model.inference import InferenceOptions, cells_of_split, context_of, read_cells
 from tests.model.small_runs import N_GENES, open_adata, small_adata, small_cells, small_start
 
 SHORT = InferenceOptions(length=40, batch_size=32, device="cpu")
@@ -63,6 +64,34 @@ def test_a_copy_of_a_cell_in_another_file_gets_the_same_context():
     part = adata[mine].copy()
     part.obs_names = ["x", "y", "z"]
     assert contexts(open_adata(part)) == [genes[one] for one in mine]
+
+
+def test_contexts_are_chosen_as_in_training_and_as_long_unless_asked_otherwise():
+    said = asdict(CollateConfig(context="random_expressed", length=30, zeros="neighbours", neighbours=2, seed=3))
+    trained = replace(model(), facts={"recipe": {"data": {"collate": json.loads(json.dumps(said))}}})
+    options = InferenceOptions(device="cpu")
+    found = context_of(trained, options)
+    assert (found.context, found.length, found.zeros, found.neighbours, found.seed) == (
+        "random_expressed", 30, "random", 0, 3,
+    )  # fmt: skip
+    assert context_of(trained, replace(options, length=12)).length == 12
+    assert (context_of(model(), options).context, context_of(model(), options).length) == ("most_expressed", 2_200)
+    shown = {
+        one.numbers[0]: one.batch.genes.tolist()
+        for one in read_cells(trained, small_cells(), None, replace(options, batch_size=1))
+    }
+    assert {len(genes) for genes in shown.values()} == {30}
+    turned = np.arange(144)[::-1]
+    for one in read_cells(trained, small_cells(), turned, replace(options, batch_size=7)):
+        for cell, first in zip(one.numbers, one.batch.offsets.tolist(), strict=False):
+            assert one.batch.genes[first : first + 30].tolist() == shown[cell]
+
+
+@pytest.mark.parametrize("said", [7, {"context": "best"}, {"length": "long"}, {"made_by": "hand"}])
+def test_facts_that_are_no_training_are_refused(said):
+    wrong = replace(model(), facts={"recipe": {"data": {"collate": said}}})
+    with pytest.raises(ModelInputError, match="facts"):
+        context_of(wrong, InferenceOptions())
 
 
 def test_a_context_is_the_most_expressed_genes_and_then_measured_zeros():
