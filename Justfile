@@ -117,10 +117,15 @@ train size *args: product
 resume run *args: product
     @panatlas resume "$@"
 
-# Everything CI runs: style, layers, tests, documentation, wheel; arguments go to pytest
+# Everything CI runs: style, layers, tests but the slow ones, documentation, wheel; arguments go to pytest
 [group('developer')]
 test *args: developer lint
-    @pytest --numprocesses auto "$@"
+    @pytest --numprocesses auto -m "not slow" "$@"
+
+# The tests that take 20 s or longer; part of a review, not of every run
+[group('developer')]
+test-slow *args: developer
+    @pytest --numprocesses auto -m slow "$@"
 
 # Style and formatting only, seconds
 [group('developer')]

@@ -167,6 +167,7 @@ def _ingest_and_die(source: Source, uri: str) -> None:
     ingest(source, uri, FAST)
 
 
+@pytest.mark.slow
 def test_kill_after_neighbours_are_written_leaves_none_of_them(tmp_path: Path) -> None:
     uri = str(tmp_path / "atlas")
     ingest(write_source(tmp_path / "a.h5ad", cells(20, 1), id="a"), uri, FAST)
