@@ -140,6 +140,7 @@ def test_real_groups(real: Path) -> None:
 def test_the_key_follows_the_references(tmp_path: Path, real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     home.mkdir()
+    (real / "cache").mkdir(exist_ok=True)  # made by the first test that reads something
     (home / "cache").symlink_to(real / "cache", target_is_directory=True)
     monkeypatch.setenv("PANATLAS_HOME", str(home))
     before = orthologs_key(["human", "mouse", "cow"])
