@@ -1,7 +1,7 @@
-"""Single conditions on one obs column, each checked against the schema and rendered for TileDB-SOMA and for DuckDB.
+"""Single conditions on one obs column, each checked against the schema and rendered as SQL.
 
-Values never become program text: they are escaped literals for TileDB-SOMA and bound parameters for SQL. `filters` puts
-conditions together and is where users start; nothing here reads a store.
+Values never become program text: they are bound parameters. `filters` puts conditions together and is where users
+start; nothing here reads a store.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,28 +19,20 @@ from ontology import SEPARATOR
 from . import schema
 from .errors import AtlasInputError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 Value = str | int | float | bool
 Sql = tuple[str, list[object]]
 """A boolean SQL expression with `?` marks, and the parameters bound to them in order."""
 
 _TYPES = {field.name: field.type for field in schema.OBS}
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-_NOTHING = "soma_joinid < 0"  # TileDB-SOMA has no literal false, and joinids start at 0
 
 
 class Condition(Protocol):
-    """What every condition can do: name its column and render itself twice."""
+    """What every condition can do: name its column and render itself."""
 
     @property
     def column(self) -> str:
         """Column of obs."""
-        ...
-
-    def to_soma(self) -> str:
-        """Return the condition in TileDB-SOMA's filter grammar."""
         ...
 
     def to_sql(self) -> Sql:
@@ -62,16 +54,6 @@ class OneOf:
     def __post_init__(self) -> None:
         """Refuse an unknown column and values of another type."""
         object.__setattr__(self, "values", tuple(dict.fromkeys(_checked(self.column, v) for v in self.values)))
-
-    def to_soma(self) -> str:
-        """Return the condition in TileDB-SOMA's filter grammar, whose lists know only strings and positive numbers."""
-        if not self.values:
-            return "soma_joinid >= 0" if self.negate else _NOTHING
-        sign, chain = ("!=", " and ") if self.negate else ("==", " or ")
-        if len(self.values) > 1 and is_text(self.column):
-            return f"{self.column} {'not in' if self.negate else 'in'} [{', '.join(map(repr, self.values))}]"
-        tests = [f"{self.column} {sign} {value!r}" for value in self.values]
-        return tests[0] if len(tests) == 1 else f"({chain.join(tests)})"
 
     def to_sql(self) -> Sql:
         """Return the condition as SQL with one bound list."""
@@ -115,10 +97,6 @@ class Range:
         high = [] if self.high is None else [("<" if self.open_high else "<=", self.high)]
         return low + high
 
-    def to_soma(self) -> str:
-        """Return the condition in TileDB-SOMA's filter grammar."""
-        return " and ".join(f"{self.column} {sign} {bound!r}" for sign, bound in self._tests())
-
     def to_sql(self) -> Sql:
         """Return the condition as SQL; DuckDB sorts NaN above every number, so it is left out by name."""
         tests = [f'"{self.column}" {sign} CAST(? AS {_sql_type(self.column)})' for sign, _ in self._tests()]
@@ -142,15 +120,6 @@ class HasPart:
         if self.column not in schema.categories(schema.OBS):
             raise AtlasInputError(self.column, "contains", "a categorical column, e.g. disease")
         object.__setattr__(self, "values", tuple(dict.fromkeys(str(_checked(self.column, v)) for v in self.values)))
-
-    def among(self, categories: Iterable[str]) -> OneOf:
-        """Return the same condition spelled out over the column's categories."""
-        wanted = set(self.values)
-        return OneOf(self.column, tuple(c for c in categories if wanted & set(c.split(SEPARATOR))))
-
-    def to_soma(self) -> str:
-        """Refuse: TileDB-SOMA cannot look into strings; `Where.spell_out` first."""
-        raise AtlasInputError(self.column, "contains", "a query that was spelled out with Where.spell_out(categories)")
 
     def to_sql(self) -> Sql:
         """Return the condition as SQL with one bound list."""
@@ -179,7 +148,7 @@ def is_text(column: str) -> bool:
 
 
 def _sql_type(column: str) -> str:
-    """Return DuckDB's name of a column's type; comparing in it, as TileDB does, keeps 0.1 equal to a stored 0.1."""
+    """Return DuckDB's name of a column's type; comparing in it keeps 0.1 equal to a stored 0.1."""
     kind = _TYPES[column]
     if pa.types.is_floating(kind):
         return "FLOAT" if kind == pa.float32() else "DOUBLE"

@@ -1,4 +1,4 @@
-"""The one query grammar: conditions on obs that are typed, escaped, and mean the same in TileDB-SOMA and in SQL.
+"""The one query grammar: conditions on obs that are typed, and rendered as SQL whose values are bound, never pasted.
 
 `where(...)` builds a `Where` in Python, `parse_where(...)` reads the same from the command line; both refuse columns
 and values the schema does not know. Single conditions are in `conditions`; `handle` and the catalog run the query.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -30,8 +30,8 @@ class Where:
     Examples
     --------
     >>> query = where(cell_type=["T cell", "B cell"], nnz=between(500)) & where(disease=is_not("normal"))
-    >>> query.to_soma()
-    "cell_type in ['T cell', 'B cell'] and nnz >= 500 and disease != 'normal'"
+    >>> query.columns
+    ('cell_type', 'nnz', 'disease')
     >>> where(tissue="lung").to_sql()
     ('("tissue" IN (SELECT unnest(CAST(? AS VARCHAR[]))))', [['lung']])
     """
@@ -47,31 +47,6 @@ class Where:
     def columns(self) -> tuple[str, ...]:
         """Columns the query looks at, in order, once each."""
         return tuple(dict.fromkeys(c.column for c in self.conditions))
-
-    @property
-    def joined_columns(self) -> tuple[str, ...]:
-        """Columns whose categories `spell_out` needs before the query can be rendered for TileDB-SOMA."""
-        return tuple(dict.fromkeys(c.column for c in self.conditions if isinstance(c, HasPart)))
-
-    def spell_out(self, categories: Mapping[str, Iterable[str]]) -> Where:
-        """Return the query with every `contains` written as the categories it matches.
-
-        Parameters
-        ----------
-        categories
-            All categories of each of `joined_columns`.
-        """
-        return Where(tuple(c.among(categories[c.column]) if isinstance(c, HasPart) else c for c in self.conditions))
-
-    def to_soma(self) -> str:
-        """Return the query in TileDB-SOMA's filter grammar; empty where it is unconditional.
-
-        Raises
-        ------
-        AtlasInputError
-            If it has a `contains` that was not spelled out.
-        """
-        return " and ".join(c.to_soma() for c in self.conditions)
 
     def to_sql(self) -> Sql:
         """Return the query as a boolean SQL expression and its parameters; `TRUE` where it is unconditional."""
@@ -160,8 +135,10 @@ def parse_where(*texts: str) -> Where:
 
     Examples
     --------
-    >>> parse_where('cell_type="CD4-positive, alpha-beta T cell",B cell', "nnz>=500").to_soma()
-    "cell_type in ['CD4-positive, alpha-beta T cell', 'B cell'] and nnz >= 500"
+    >>> parse_where('cell_type="CD4-positive, alpha-beta T cell",B cell', "nnz>=500") == where(
+    ...     cell_type=["CD4-positive, alpha-beta T cell", "B cell"], nnz=between(500)
+    ... )
+    True
     """
     return Where(tuple(_parse_condition(text) for text in texts))
 

@@ -1,7 +1,7 @@
 """Reading an atlas as its users do: `open_atlas(uri).query(...).to_anndata()`, at the last published moment.
 
 A reader sees an ingest whole or not at all, because it opens the arrays at the timestamp the ledger published. Queries
-are built by `filters`, run by tiledbsoma, and give back AnnData with gene ids as names. Writes nothing.
+are built by `filters`, run by `selection`, and give back AnnData with gene ids as names. Writes nothing.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from .filters import passing
 from .ledger import DatasetRow, Ledger
 from .neighbour_store import read_neighbours
 from .record_store import RecordReader
+from .selection import select_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import anndata as ad
+    import pyarrow as pa
 
     from .filters import Where
 
@@ -194,13 +196,13 @@ class CellQuery:
 
     def obs(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return obs of the cells, one row a cell in joinid order; unused categories are dropped."""
-        with self.atlas.open() as tree, self._query(tree) as query:
-            frame = query.obs(column_names=columns).concat().to_pandas()
-        return _drop_unused(frame)
+        with self.atlas.open() as tree:
+            return _drop_unused(self._rows(tree, columns).to_pandas())
 
     def n_cells(self) -> int:
         """Return how many cells the query selects."""
-        return len(self.obs(["soma_joinid"]))
+        with self.atlas.open() as tree:
+            return len(self._rows(tree, ["soma_joinid"]))
 
     def counts(self) -> sp.csr_matrix:
         """Return the cells' counts over every gene of the table, cell x gene, in joinid order."""
@@ -250,16 +252,16 @@ class CellQuery:
         """Return the organism's RNA measurement."""
         return tree[layout.DATA][self.organism].ms["RNA"]
 
+    def _rows(self, tree: soma.Collection, columns: Sequence[str] | None) -> pa.Table:
+        """Return rows of obs."""
+        query = passing(self.where, every_cell=self.every_cell)
+        return select_rows(tree[layout.DATA][self.organism].obs, query, self.atlas.n_cells(self.organism) - 1, columns)
+
     def _query(self, tree: soma.Collection, var: soma.AxisQuery | None = None) -> soma.ExperimentAxisQuery:
         """Return tiledbsoma's own query for these cells."""
-        experiment = tree[layout.DATA][self.organism]
-        query = passing(self.where, every_cell=self.every_cell)
-        if query.joined_columns:
-            known = experiment.obs.get_enumeration_values(list(query.joined_columns))
-            query = query.spell_out({name: values.to_pylist() for name, values in known.items()})
-        last = self.atlas.n_cells(self.organism) - 1
-        obs = soma.AxisQuery(coords=(slice(0, last),), value_filter=query.to_soma() or None)
-        return experiment.axis_query("RNA", obs_query=obs, var_query=var)
+        joinids = self._rows(tree, ["soma_joinid"])["soma_joinid"].combine_chunks()
+        obs = soma.AxisQuery(coords=(joinids,))
+        return tree[layout.DATA][self.organism].axis_query("RNA", obs_query=obs, var_query=var)
 
 
 def open_atlas(uri: str, *, at: int | None = None) -> Atlas:

@@ -36,13 +36,13 @@ def make_environments(folder: Path) -> dict[str, str]:
     folder
         Where the environments are made.
     """
-    made = {"own": sys.executable, "peers": _make(folder / "peers", sys.executable, PINS["peers"])}
+    made = {"own": sys.executable, "peers": make_environment(folder / "peers", sys.executable, PINS["peers"])}
     python = next(_pythons(), None)
     if python is None:
         wanted = ".".join(map(str, ANNBATCH_NEEDS))
         made["annbatch"] = f"not run: needs Python {wanted}; name one in PANATLAS_BENCH_PYTHON"
     else:
-        made["annbatch"] = _make(folder / "annbatch", python, PINS["annbatch"])
+        made["annbatch"] = make_environment(folder / "annbatch", python, PINS["annbatch"])
     return made
 
 
@@ -64,8 +64,8 @@ def _pythons() -> Iterator[str]:
             continue  # named, but not there or not a Python: the next one may be
 
 
-def _make(folder: Path, python: str, pins: tuple[str, ...]) -> str:
-    """Return the interpreter of a new environment with these packages, or why there is none."""
+def make_environment(folder: Path, python: str, pins: tuple[str, ...]) -> str:
+    """Return the interpreter of a new environment in a folder, with these packages, or why there is none."""
     uv = [sys.executable, "-m", "uv", "--quiet", "--no-progress"]
     found = str(folder / "bin" / "python")
     said = ""

@@ -37,6 +37,7 @@ REGISTRY = {
     "pretrain": "pretrain.py",  # a real run on three organisms, losses on held-out donors
     "study": "study.py",  # every design choice of the network beside the base, held-out scores, same budget
     "tasks": "tasks.py",  # a trained model on donors it never saw, beside simple methods
+    "integration": "integration.py",  # its embedding beside PCA, Harmony and scVI by scib-metrics
     "labels": "labels.py",  # share of real author labels mapped by rule, every miss, suggestions
 }
 LIBRARIES = ("panatlas", "tiledbsoma", "anndata", "numpy", "scipy", "pyarrow", "duckdb")

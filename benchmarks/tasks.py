@@ -107,10 +107,10 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
 
 def _magic(folder: Path, *, quick: bool) -> str:
     """Return an interpreter with MAGIC, or why there is none."""
-    from benchmarks.loader_environments import _make
+    from benchmarks.loader_environments import make_environment
     from benchmarks.task_baselines import MAGIC
 
-    return "not run: quick" if quick else _make(folder / "magic", sys.executable, MAGIC)
+    return "not run: quick" if quick else make_environment(folder / "magic", sys.executable, MAGIC)
 
 
 def _options(model: TrainedModel) -> InferenceOptions:

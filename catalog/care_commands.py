@@ -7,7 +7,6 @@ a killed process left while it was making a release, a table, a model or an inde
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -24,6 +23,7 @@ from . import console as show
 from .diff import diff_releases
 from .errors import DONE, REJECTED, STORE
 from .manifests import MANIFEST, read_manifest
+from .result_files import digest_of_file
 from .workflows import default_atlas
 
 if TYPE_CHECKING:
@@ -97,18 +97,12 @@ def check_release(folder: Path) -> list[Finding]:
     out = []
     for name, facts in sorted(files.items()):
         path = folder / Path(name).name
-        digest = _digest_of(path) if path.is_file() else "no file"
+        digest = digest_of_file(path) if path.is_file() else "no file"
         if digest != facts["sha256"]:
             out.append(
                 Finding("release-differs", "error", f"{where}/{name}", digest, f"sha256 {facts['sha256']}", RESTORE)
             )
     return out
-
-
-def _digest_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _examine(uri: str) -> list[Finding]:

@@ -6,9 +6,10 @@ model_commands.py, loaded when one runs, so that `--help` does not wait for torc
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -18,9 +19,41 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 Changes = Annotated[list[str], Parameter(name="--set", negative=(), show_default=False, consume_multiple=False)]
-Device = Literal["auto", "cpu", "cuda"]
-Strategy = Literal["ddp", "fsdp"]
-Precision = Literal["auto", "32-true", "bf16-mixed"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class MachineOptions:
+    """Where and how long a run computes; only the number of devices changes what is trained."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """cpu, cuda, or whichever there is."""
+    devices: int = 1
+    """Devices of this machine that share the work; another number draws other cells."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """Each device with the whole network (ddp), or with a part of every weight (fsdp)."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """auto is bf16-mixed on a GPU, 32-true on a CPU."""
+    compile: Switch = False
+    """Compile the trunk."""
+    workers: int = 0
+    """Processes that make batches, per device."""
+    minutes: float = 0.0
+    """Stop after this time, to be resumed; 0 for none."""
+    save_every: int = 500
+    """Steps between states to resume from."""
+    tensorboard: Switch = False
+    """Log for TensorBoard instead of CSV."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Return the options as `model.Machine` takes them."""
+        facts = asdict(self)
+        logger = "tensorboard" if facts.pop("tensorboard") else "csv"
+        return {**facts, "logger": logger}
+
+
+PLAIN = MachineOptions()
 
 
 def _commands() -> ModuleType:
@@ -48,15 +81,7 @@ def train(
     regulators: Path | None = None,
     prior: Path | None = None,
     vectors: str | None = None,
-    device: Device = "auto",
-    devices: int = 1,
-    strategy: Strategy = "ddp",
-    precision: Precision = "auto",
-    compile: Switch = False,  # noqa: A002 - what PyTorch calls it
-    workers: int = 0,
-    minutes: float = 0.0,
-    save_every: int = 500,
-    tensorboard: Switch = False,
+    machine: MachineOptions = PLAIN,
     dry_run: Switch = False,
     json: Switch = False,
 ) -> int:
@@ -99,24 +124,6 @@ def train(
         Table of a gene network: regulator, target and, if there are, weight; biases attention.
     vectors
         Protein vectors by this embedder, or none; those at hand unless named.
-    device
-        cpu, cuda, or whichever there is.
-    devices
-        Devices of this machine that share the work.
-    strategy
-        Each device with the whole network (ddp), or with a part of every weight (fsdp).
-    precision
-        auto is bf16-mixed on a GPU, 32-true on a CPU.
-    compile
-        Compile the trunk.
-    workers
-        Processes that make batches, per device.
-    minutes
-        Stop after this time, to be resumed; 0 for none.
-    save_every
-        Steps between states to resume from.
-    tensorboard
-        Log for TensorBoard instead of CSV.
     dry_run
         Say what would be trained, and train nothing.
     json
@@ -125,13 +132,8 @@ def train(
     where = {"release": release, "pack": pack, "atlas": atlas, "output": output}
     recipe = {"steps": max_steps, "batch_size": batch_size, "learning_rate": learning_rate, "patience": patience}
     draws = {"seed": seed, "length": length, "organisms": tuple(organism)}
-    machine = {
-        "device": device, "devices": devices, "strategy": strategy, "precision": precision, "compile": compile,
-        "workers": workers, "minutes": minutes, "save_every": save_every,
-        "logger": "tensorboard" if tensorboard else "csv",
-    }  # fmt: skip
     begin = {"changes": changes, "start": start, "regulators": regulators, "prior": prior, "vectors": vectors}
-    return _commands().train(size, where, (recipe, draws), machine, begin, dry_run=dry_run, json=json)
+    return _commands().train(size, where, (recipe, draws), machine.facts, begin, dry_run=dry_run, json=json)
 
 
 def resume(
@@ -140,15 +142,7 @@ def resume(
     *,
     atlas: str | None = None,
     pack: str | None = None,
-    device: Device = "auto",
-    devices: int = 1,
-    strategy: Strategy = "ddp",
-    precision: Precision = "auto",
-    compile: Switch = False,  # noqa: A002 - what PyTorch calls it
-    workers: int = 0,
-    minutes: float = 0.0,
-    save_every: int = 500,
-    tensorboard: Switch = False,
+    machine: MachineOptions = PLAIN,
     json: Switch = False,
 ) -> int:
     """Go on with a run where its last saved state stands.
@@ -161,33 +155,10 @@ def resume(
         Where the atlas of its cells is now, if it was moved.
     pack
         Where the pack of its cells is now, or a pack of the same release.
-    device
-        cpu, cuda, or whichever there is.
-    devices
-        Devices of this machine that share the work; another number draws other cells.
-    strategy
-        Each device with the whole network (ddp), or with a part of every weight (fsdp).
-    precision
-        auto is bf16-mixed on a GPU, 32-true on a CPU.
-    compile
-        Compile the trunk.
-    workers
-        Processes that make batches, per device.
-    minutes
-        Stop after this time, to be resumed; 0 for none.
-    save_every
-        Steps between states to resume from.
-    tensorboard
-        Log for TensorBoard instead of CSV.
     json
         Print the run's facts as JSON on stdout.
     """
-    machine = {
-        "device": device, "devices": devices, "strategy": strategy, "precision": precision, "compile": compile,
-        "workers": workers, "minutes": minutes, "save_every": save_every,
-        "logger": "tensorboard" if tensorboard else "csv",
-    }  # fmt: skip
-    return _commands().resume(run, atlas, pack, machine, json=json)
+    return _commands().resume(run, atlas, pack, machine.facts, json=json)
 
 
 def was_trained_on(

@@ -29,6 +29,7 @@ from atlas import layout, open_atlas, schema
 from .errors import CatalogInputError, ReleaseExistsError
 from .leakage import SPLIT_BITS, describe_leakage, find_faults, find_leaks
 from .manifests import MANIFEST
+from .result_files import digest_of_file
 from .splits import (
     SPLIT_NAMES,
     SPLITS,
@@ -334,6 +335,4 @@ def _gene_releases(atlas: Atlas) -> dict[str, dict[str, str]]:
 
 def _describe(file: Path) -> dict[str, Any]:
     """Return rows and sha256 of a Parquet file."""
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"rows": pq.read_metadata(file).num_rows, "sha256": digest}
+    return {"rows": pq.read_metadata(file).num_rows, "sha256": digest_of_file(file)}

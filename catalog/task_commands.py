@@ -17,7 +17,16 @@ import numpy as np
 import pandas as pd
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model import InferenceOptions, annotate_blocks, context_of, denoise_blocks, embed_blocks, impute_blocks, load_model
+from model import (
+    InferenceOptions,
+    annotate_blocks,
+    context_of,
+    denoise_blocks,
+    embed_blocks,
+    impute_blocks,
+    load_model,
+    seen_before,
+)
 
 from . import console as show
 from . import model_places as places
@@ -201,7 +210,7 @@ def _perform(
     folder = inputs.find_model(options.model)
     model = load_model(folder)
     asked = inputs.open_input(source, model, options.organism, options.layer)
-    genes, seen = inputs.count_genes(asked, model), inputs.count_seen(asked, model)
+    genes, seen = inputs.count_genes(asked, model), seen_before(model.ledger, asked.cells, asked.numbers)
     reading = InferenceOptions(
         length=options.length, batch_size=options.batch_size, neighbours=options.neighbours, device=options.device,
         least_genes=options.least_genes,

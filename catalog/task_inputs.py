@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -121,12 +121,14 @@ def open_input(said: str, model: TrainedModel, organism: str | None, layer: str 
     ContractError, CellsError
         When a file is hostile or damaged, or has no raw counts.
     """
+    if organism is None and not said.startswith(RELEASE):
+        organism = "human"
     wanted = None if organism is None else get_organism(organism)
     if wanted is not None and wanted.experiment not in model.vocabulary.organisms:
-        allowed = f"an organism of the model: {', '.join(model.vocabulary.organisms)}"
+        allowed = f"--organism with one that the model knows: {', '.join(model.vocabulary.organisms)}"
         raise CatalogInputError("organism", organism, allowed)
-    if not said.startswith(RELEASE):
-        return _of_file(said, model, organism or "human", layer)
+    if wanted is not None and not said.startswith(RELEASE):
+        return _of_file(said, wanted.experiment, layer)
     if layer is not None:
         raise CatalogInputError("layer", layer, "none: a release has counts only")
     return _of_release(said, None if wanted is None else wanted.experiment)
@@ -186,15 +188,7 @@ def read_calibration(file: Path) -> Calibration:
     return Calibration.from_json(text)
 
 
-def count_seen(asked: TaskInput, model: TrainedModel) -> dict[str, int]:
-    """Return how many cells of an input a model has seen, by role as in its ledger; `not_found` of all others."""
-    hashes = (asked.cells.codes(f"{name}_high", asked.numbers) for name in ("count_hash", "cell_id"))
-    names = ["not_found", *model.ledger.tally]
-    counts = np.bincount(model.ledger.roles_of(*hashes) + 1, minlength=len(names))
-    return dict(zip(names, counts.tolist(), strict=True))
-
-
-def warnings_of(asked: TaskInput, genes: GeneCount, seen: Mapping[str, int], length: int) -> list[Finding]:
+def warnings_of(asked: TaskInput, genes: GeneCount, seen: Mapping[str, Any], length: int) -> list[Finding]:
     """Return what people should know before they rely on a result.
 
     Parameters
@@ -204,7 +198,7 @@ def warnings_of(asked: TaskInput, genes: GeneCount, seen: Mapping[str, int], len
     genes
         What `count_genes` found.
     seen
-        What `count_seen` found.
+        What `seen_before` found.
     length
         Genes of a context.
     """
@@ -228,10 +222,7 @@ def warnings_of(asked: TaskInput, genes: GeneCount, seen: Mapping[str, int], len
     return found
 
 
-def _of_file(said: str, model: TrainedModel, organism: str, layer: str | None) -> TaskInput:
-    if get_organism(organism).experiment not in model.vocabulary.organisms:
-        allowed = f"--organism with one that the model knows: {', '.join(model.vocabulary.organisms)}"
-        raise CatalogInputError("organism", organism, allowed)
+def _of_file(said: str, organism: str, layer: str | None) -> TaskInput:
     try:
         found = places.read_adata(Path(said), organism, layer)
     except CellsError as error:

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loaders import SPLITS, CollateConfig, Collator
+from loaders import CollateConfig, Collator
 
-from .errors import ModelInputError
+from .denoising import counts_of
+from .inference import cells_of_split
 from .label_loss import LabelLoss
 from .likelihoods import share_error
 from .objective import make_view
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from loaders import CellBatch, Cells, Vocabulary
 
     from .checkpoint import TrainedModel
-    from .heads import ExpressionValues
 
     Numbers = npt.NDArray[np.int64]
 
@@ -101,8 +101,8 @@ def held_out_scores(
     config = replace(config, neighbours=min(config.neighbours, model.config.expression.neighbours))
     config = replace(config, fewer_neighbours=config.fewer_neighbours and config.neighbours > 0)
     collator = Collator(model.vocabulary, cells, config)
-    held = _choose(cells, model.vocabulary, split, most, seed)
-    train = _choose(cells, model.vocabulary, "train", most, seed)
+    held = cells_of_split(model, cells, split, most, seed)
+    train = cells_of_split(model, cells, "train", most, seed)
     network = model.network
     means = gene_means(cells, train, model.vocabulary).to(next(network.parameters()).device)
     before = network.training
@@ -172,18 +172,6 @@ def molecule_nll(counts: Tensor, shares: Tensor, rows: Ragged) -> Tensor:
     return rows.sum(mean - torch.xlogy(counts.double(), mean) + torch.lgamma(counts.double() + 1)) / total
 
 
-def _choose(cells: Cells, vocabulary: Vocabulary, split: str, most: int, seed: int) -> Numbers:
-    """Return cells of a split in rising order, drawn alike."""
-    if split not in SPLITS:
-        raise ModelInputError("split", split, ", ".join(SPLITS))
-    known = [code for code, one in enumerate(cells.about["organisms"]) if one["organism"] in vocabulary.organisms]
-    fit = (cells.column("split") == SPLITS.index(split)) & np.isin(cells.column("organism"), known)
-    found = np.flatnonzero(fit)
-    if not len(found) or most < 1:
-        raise ModelInputError("split", f"{split}, {len(found)} cells", "one with cells of the model's organisms")
-    return np.sort(np.random.default_rng(seed).permutation(found)[:most]).astype(np.int64)
-
-
 def _batches(
     model: TrainedModel, collator: Collator, numbers: Numbers, size: int
 ) -> Iterator[tuple[CellBatch, Ragged]]:
@@ -207,17 +195,12 @@ def _expression(
     around, full = full, replace(full, neighbour_counts=None, neighbour_distances=None)
     # One generator each: thinning draws more where there are neighbours.
     thinning, masking = (seeded(*draws, task, device=batch.counts.device) for task in (0, 1))
-    kind = model.config.losses.expression
-    plain = means[batch.genes.long()]
-
-    def counts_of(values: ExpressionValues) -> Tensor:
-        return values.expected if kind.startswith("zinb") else values.mean  # others leave zero inflation untrained
-
+    config, plain = model.config, means[batch.genes.long()]
     seen = thin(full, torch.full((len(rows),), LOST, device=batch.counts.device), thinning)
     unseen = batch.counts - seen.counts
     encoded = network.encode(seen)
-    predicted = counts_of(network.express(encoded, rows, batch.depth, total))
-    made = counts_of(network.generate(encoded.compressed.restored, batch.genes, rows, batch.depth, total))
+    predicted = counts_of(config, network.express(encoded, rows, batch.depth, total))
+    made = counts_of(config, network.generate(encoded.compressed.restored, batch.genes, rows, batch.depth, total))
     out = {
         "denoise_nll": molecule_nll(unseen, predicted, rows),
         "generate_nll": molecule_nll(unseen, made, rows),
@@ -227,14 +210,14 @@ def _expression(
     if around.neighbour_counts is not None and around.neighbour_counts.shape[0]:
         drawing = seeded(*draws, 0, device=batch.counts.device)  # the same molecules of the cell as above
         near = network.encode(thin(around, torch.full((len(rows),), LOST, device=batch.counts.device), drawing))
-        told = counts_of(network.express(near, rows, batch.depth, total))
+        told = counts_of(config, network.express(near, rows, batch.depth, total))
         out["denoise_nll_neighbours"] = molecule_nll(unseen, told, rows)
     own, usual = (x / rows.spread(rows.sum(x).clamp(min=1e-300)) for x in (seen.counts.double(), plain))
     for part in MIXTURES:
         out[f"smoothed/{part}"] = molecule_nll(unseen, part * usual + (1 - part) * own, rows)
 
     shown = mask(full, HIDDEN, masking)
-    predicted = counts_of(network.express(network.encode(shown), rows, batch.depth, total))
+    predicted = counts_of(config, network.express(network.encode(shown), rows, batch.depth, total))
     hidden = batch.counts * shown.hidden
     for name, shares in (("masked_nll", predicted), ("masked_nll_gene_mean", plain)):
         out[name] = _hidden_nll(hidden, shares, shown.hidden, rows)

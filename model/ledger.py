@@ -144,17 +144,18 @@ def make_ledger(
     return _sorted(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def seen_before(ledger: Ledger, cells: Cells) -> dict[str, Any]:
-    """Return how many of some cells a model has seen, by role, and a few of their numbers."""
+def seen_before(ledger: Ledger, cells: Cells, numbers: npt.NDArray[np.int64] | None = None) -> dict[str, Any]:
+    """Return how many of some cells, all unless numbered, a model has seen, by role, and a few of their numbers."""
+    asked = np.arange(len(cells)) if numbers is None else numbers
     counts, examples = np.zeros(len(ROLES) + 1, dtype=np.int64), {role: [] for role in ROLES}
-    for start in range(0, len(cells), BLOCK):
-        some = np.arange(start, min(start + BLOCK, len(cells)))
+    for start in range(0, len(asked), BLOCK):
+        some = asked[start : start + BLOCK]
         roles = ledger.roles_of(*(cells.codes(f"{name}_high", some) for name in ("count_hash", "cell_id")))
         counts += np.bincount(roles + 1, minlength=len(counts))
         for code, role in enumerate(ROLES):
             examples[role] += some[roles == code][: max(0, 5 - len(examples[role]))].tolist()
     told = dict(zip(("not_found", *ROLES), counts.tolist(), strict=True))
-    return {"cells": len(cells), "matched_by": "equal counts or id", **told, "examples": examples}
+    return {"cells": len(asked), "matched_by": "equal counts or id", **told, "examples": examples}
 
 
 def _sorted(hashes: npt.NDArray, ids: npt.NDArray, roles: npt.NDArray) -> Ledger:

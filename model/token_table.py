@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,9 +17,11 @@ import numpy.typing as npt
 
 from .errors import CheckpointError, ModelInputError
 from .positions import DENSE, DENSE_STEP, STEP, position_bins
+from .tensor_files import new_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from loaders import Vocabulary
 
@@ -73,19 +72,11 @@ class TokenTable:
 
     def save(self, folder: Path) -> None:
         """Write the table as plain .npy files, there whole or not at all; the folder must not exist."""
-        if folder.exists():
-            raise ModelInputError("folder", str(folder), "a folder that does not exist yet")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
-        try:
+        with new_folder(folder) as part:
             for name in ARRAYS:
                 np.save(part / f"{name}.npy", getattr(self, name), allow_pickle=False)
             about = {"format": FORMAT, "groups": list(self.groups), "sha256": self.digest}
             (part / "about.json").write_text(json.dumps(about), encoding="utf-8")
-            part.chmod(0o755)
-            part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
 
     @classmethod
     def load(cls, folder: Path) -> TokenTable:

@@ -251,7 +251,7 @@ def test_without_a_list_every_gene_that_the_input_lacks_is_meant(cells, model):
 def test_what_people_should_know_is_a_warning_and_in_the_receipt(ask):
     _, told, err = ask("embed", "--length", "400")
     found = {one["code"]: one for one in told["findings"]}
-    assert told["seen"] == {"not_found": N - 15, "validation": 4, "eligible": 2, "trained": 9}
+    assert told["seen"].items() >= {"not_found": N - 15, "validation": 4, "eligible": 2, "trained": 9}.items()
     assert (found["trained-on-cells"]["count"], found["few-genes"]["count"]) == (13, N_GENES)
     assert found["cells-without-counts"]["count"] == 1
     assert f"13 of {N} cells" in err

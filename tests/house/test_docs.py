@@ -9,6 +9,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,8 +43,12 @@ def test_readme_shows_code() -> None:
 @pytest.mark.index
 @pytest.mark.parametrize("page", WITH_CODE, ids=name)
 def test_fences_run(page: Path, starter_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PANATLAS_HOME", str(starter_home))
+    home = tmp_path / "home"  # a page may write: into a copy, which no other test sees
+    shutil.copytree(starter_home / "atlas", home / "atlas")
+    (home / "cache").symlink_to((starter_home / "cache").resolve(), target_is_directory=True)
+    (tmp_path / "desk").mkdir()
+    monkeypatch.chdir(tmp_path / "desk")
+    monkeypatch.setenv("PANATLAS_HOME", str(home))
     names: dict[str, object] = {"__name__": "__fence__"}
     for line, code in fences(page):
         if NO_RUN.match(code):
