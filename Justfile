@@ -102,6 +102,36 @@ denoise input *args: product
 impute input *args: product
     @panatlas impute "$@"
 
+# How far a model's labels hold, from unseen donors: `just calibrate release:human-v1`
+[group('analyst'), no-cd]
+calibrate input *args: product
+    @panatlas calibrate "$@"
+
+# Labels that model and markers contradict: `just audit my.h5ad --output doubts.parquet`
+[group('analyst'), no-cd]
+audit input *args: product
+    @panatlas audit "$@"
+
+# Cell tokens swapped, beside what is observed: `just counterfactual my.h5ad --set sex=male --output swapped.h5ad`
+[group('analyst'), no-cd]
+counterfactual input *args: product
+    @panatlas counterfactual "$@"
+
+# A gene network, tested against shuffled cells: `just grn my.h5ad --readout pearson --output network.h5ad`
+[group('analyst'), no-cd]
+grn input *args: product
+    @panatlas grn "$@"
+
+# Label cells by the nearest labelled ones: `just transfer labelled.h5ad my.h5ad --output named.h5ad`
+[group('analyst'), no-cd]
+transfer reference query *args: product
+    @panatlas transfer "$@"
+
+# Train a model further on labelled cells: `just finetune my.h5ad --output tuned`
+[group('trainer'), no-cd]
+finetune input *args: product
+    @panatlas finetune "$@"
+
 # Pack a release's cells for training: `just pack human-v1 packs/human-v1`
 [group('trainer'), no-cd]
 pack release out *args: product

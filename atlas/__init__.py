@@ -14,11 +14,14 @@ from .filters import Where, between, contains, descendants, is_not, parse_where,
 from .findings import Finding, Receipt, Tally
 from .handle import Atlas, CellQuery, open_atlas
 from .ingest import ingest
+from .model_results import ResultWriter, refuse_present, write_results
 from .neighbours import NeighbourOptions, find_neighbours, nearest_first, restrict_neighbours
 from .prepare import IngestOptions
 from .qc import QCPolicy
 from .record_store import RecordReader
+from .result_keys import ResultKey
 from .sources import Source, load_manifest, source_from_uri, starter_sources
+from .stored_networks import StoredNetwork, list_networks
 from .validate import Validation, validate
 
 __all__ = [
@@ -36,9 +39,12 @@ __all__ = [
     "Range",
     "Receipt",
     "RecordReader",
+    "ResultKey",
+    "ResultWriter",
     "Source",
     "SourceError",
     "StoreError",
+    "StoredNetwork",
     "StoredRecords",
     "Tally",
     "Validation",
@@ -51,15 +57,18 @@ __all__ = [
     "find_neighbours",
     "ingest",
     "is_not",
+    "list_networks",
     "load_manifest",
     "nearest_first",
     "open_atlas",
     "parse_where",
     "passing",
+    "refuse_present",
     "repair_atlas",
     "restrict_neighbours",
     "source_from_uri",
     "starter_sources",
     "validate",
     "where",
+    "write_results",
 ]

@@ -7,6 +7,7 @@ ontologies or the store. Rows keep the file's order; columns are the source's ge
 from __future__ import annotations
 
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,12 @@ class RawCells:
     def close(self) -> None:
         """Release the file; reading afterwards fails."""
         self._close()
+
+    def with_obs(self, columns: Sequence[str]) -> RawCells:
+        """Return the same cells as if their authors had said no more of them than these columns of obs."""
+        bare = copy(self)
+        bare.obs, bare.uns, bare.findings = self.obs[list(columns)].copy(), {}, ()
+        return bare
 
     def blocks(self, rows: int = 4096) -> Iterator[tuple[int, csr_matrix]]:
         """Yield (first row, counts) over all cells in file order, `rows` cells at a time.

@@ -137,7 +137,7 @@ def _damage(path: Path) -> str:
     """Return what is wrong with a ledger, empty where nothing is."""
     try:
         with Ledger.to_read(path) as ledger:
-            moments = [row.published_ms or 0 for row in ledger.datasets()]
+            moments = [row.published_ms or 0 for row in (*ledger.datasets(), *ledger.results())]
             published = ledger.published_ms()
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
             said = "; ".join(str(line) for (line,) in db.execute("PRAGMA integrity_check(5)"))
@@ -146,7 +146,7 @@ def _damage(path: Path) -> str:
     if said != "ok":
         return said
     if published != max(moments, default=0):
-        return f"its published moment is {published}, that of its newest dataset {max(moments, default=0)}"
+        return f"its published moment is {published}, that of the newest thing in it {max(moments, default=0)}"
     return ""
 
 

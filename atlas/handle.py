@@ -19,7 +19,7 @@ from ontology import get_organism
 from . import layout, store
 from .errors import AtlasInputError, StoreError
 from .filters import passing
-from .ledger import DatasetRow, Ledger
+from .ledger import DatasetRow, Ledger, ResultRow
 from .neighbour_store import read_neighbours
 from .record_store import RecordReader
 from .selection import select_rows
@@ -44,6 +44,8 @@ class Atlas:
     """Timestamp it is read at, in milliseconds since 1970; pass it to any TileDB-SOMA client to see the same."""
     datasets: tuple[DatasetRow, ...]
     """What is published at that moment, in joinid order."""
+    results: tuple[ResultRow, ...] = ()
+    """What models said of its cells, as far as it is held here, by organism and key."""
 
     @property
     def root(self) -> Path:
@@ -291,10 +293,12 @@ def open_atlas(uri: str, *, at: int | None = None) -> Atlas:
         raise StoreError(uri, "open", "no atlas here; make one with `panatlas ingest human`")
     with Ledger.to_read(path) as ledger:
         rows = [d for d in ledger.datasets() if at is None or (d.published_ms or 0) <= at]
+        results = tuple(ledger.results(at))
     if not rows:
         raise StoreError(uri, "open", "nothing is published here yet" + (f" at {at}" if at is not None else ""))
     store.check_schema(root, "open")
-    return Atlas(str(root), max(int(d.published_ms or 0) for d in rows), tuple(rows))
+    moment = max(int(one.published_ms or 0) for one in (*rows, *results))
+    return Atlas(str(root), moment, tuple(rows), results)
 
 
 def _drop_unused(frame: pd.DataFrame) -> pd.DataFrame:

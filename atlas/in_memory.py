@@ -1,8 +1,9 @@
-"""Cells of an AnnData in memory as the atlas would store them: the same genes, labels, ids and hashes, nothing written.
+"""Cells of a file or an AnnData as the atlas would store them: the same genes, labels, ids, hashes, nothing written.
 
-`standardise_adata` takes the way a file takes (proof of counts, gene table, terms), so that a cell means the same to a
-model whether it comes from a store or from a notebook, and a copy of a stored cell has the stored one's hash. Only the
-screen is left out: no cell is judged and none is dropped. loaders/anndata_cells.py serves them to the collator.
+`standardise_adata` and `standardise_rows` take the way an ingest takes (proof of counts, gene table, terms), so that a
+cell means the same to a model whether it comes from a store, a file or a notebook, and a copy of a stored cell has the
+stored one's hash. Only the screen is left out: no cell is judged and none is dropped. loaders/anndata_cells.py holds
+the counts, loaders/source_cells.py leaves them in their file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ontology import LABELS, get_organism, load_gene_table
 
 from .cells import Parts, RawCells
 from .errors import AtlasInputError
+from .findings import Finding
 from .identity import cell_ids, count_hashes, gene_keys
 from .matrices import CompressedRows, DenseRows
 from .prove import prove_counts
@@ -26,16 +28,17 @@ from .sources import Source
 from .standardise import map_genes, standardise_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import anndata as ad
+    import numpy.typing as npt
 
     from ontology import GeneTable
 
-    from .findings import Finding
     from .matrices import RowReader
+    from .standardise import GeneMap
 
-ROWS_PER_BLOCK = 4096
+ROWS_PER_BLOCK = 1024  # rows hashed at once: 0.2 GB where cells express 2,000 genes; no result depends on it
 _CELL_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -43,15 +46,17 @@ _CELL_ID = re.compile(r"[0-9a-f]{32}")
 class StandardCells:
     """Some cells in the atlas' terms, in the order they came."""
 
-    counts: sp.csr_matrix
-    """float32 [cell, gene of the table], genes ascending, no stored zeros; columns of one gene are summed."""
+    genes: GeneMap
+    """How the columns of their matrix lie in the gene table: `genes.project` brings rows into its order."""
+    depth: npt.NDArray[np.float32]
+    """Counts of each cell in genes of the table."""
+    nnz: npt.NDArray[np.uint32]
+    """Expressed genes of each cell."""
     obs: pd.DataFrame
     """The nine labels as ids (cell_culture as words) by name of the label, donor_id, dataset_id, observation_joinid,
     count_hash; one row a cell."""
     table: GeneTable
-    """The genes, in the order of the columns of `counts`."""
-    measured: np.ndarray
-    """Bool per gene: the AnnData measured it."""
+    """The genes, in their order."""
     content_sha256: str
     """Digest of gene names, cell names, author columns and counts, as a receipt has it."""
     findings: tuple[Finding, ...]
@@ -65,8 +70,8 @@ def standardise_adata(
     columns: Mapping[str, str] | None = None,
     layer: str | None = None,
     dataset_column: str | None = None,
-) -> StandardCells:
-    """Return the cells of an AnnData in the atlas' terms.
+) -> tuple[StandardCells, sp.csr_matrix]:
+    """Return the cells of an AnnData in the atlas' terms, and their counts.
 
     Parameters
     ----------
@@ -81,6 +86,11 @@ def standardise_adata(
     dataset_column
         obs column that names each cell's dataset; None for one dataset, named after its content.
 
+    Returns
+    -------
+    cells, counts
+        Counts are float32 [cell, gene of the table], genes ascending, no stored zeros; columns of one gene are summed.
+
     Raises
     ------
     AtlasInputError
@@ -88,26 +98,59 @@ def standardise_adata(
     ContractError
         When values are no counts, names repeat, or the genes are not of this organism.
     """
+    cells = RawCells("the AnnData", _parts(adata, layer))
+    parts: list[sp.csr_matrix] = []
+    found = standardise_rows(cells, organism, columns=columns, dataset_column=dataset_column, keep=parts.append)
+    return found, sp.vstack(parts, format="csr", dtype=np.float32)
+
+
+def standardise_rows(
+    cells: RawCells,
+    organism: str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    dataset_column: str | None = None,
+    keep: Callable[[sp.csr_matrix], object] = lambda block: None,
+) -> StandardCells:
+    """Return what is known of cells that are read block by block, twice: once to prove them, once to know them.
+
+    Parameters
+    ----------
+    cells
+        Of a file, or of an AnnData.
+    organism
+        Any spelling of whose cells they are.
+    columns, dataset_column
+        As `standardise_adata`.
+    keep
+        Given each block of counts over the gene table, in order. Memory is that of a block, but for what this keeps.
+
+    Raises
+    ------
+    AtlasInputError, ContractError
+        As `standardise_adata`.
+    """
     found = get_organism(organism)
     table = load_gene_table(found)
     source = Source(found.name, "in memory", columns=dict(columns or {}))
-    cells = RawCells("the AnnData", _parts(adata, layer))
     proof = prove_counts(cells)
     genes = map_genes(cells, table, found)
     labels = standardise_labels(source, cells, found)
     keys = gene_keys(table.ids)
-    parts, hashes = [], []
+    hashes, depths, sizes = [], [], []
     for _, block in cells.blocks(ROWS_PER_BLOCK):
-        parts.append(genes.project(block))
-        hashes.append(count_hashes(parts[-1], keys, table.core)[0])
+        counts = genes.project(block)
+        hashes.append(count_hashes(counts, keys, table.core)[0])
+        depths.append(np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel().astype(np.float32))
+        sizes.append(np.diff(counts.indptr).astype(np.uint32))
+        keep(counts)
     terms = {label: labels.frame[_column_of(label, labels.frame)] for label in LABELS}
     obs = pd.DataFrame({**terms, "donor_id": labels.frame["donor_id"]})
-    obs["dataset_id"] = _datasets(adata, dataset_column, f"d{proof.sha256[:16]}")
-    obs["observation_joinid"] = _cell_ids(adata.obs, obs["dataset_id"])
+    obs["dataset_id"] = _datasets(cells.obs, dataset_column, f"d{proof.sha256[:16]}")
+    obs["observation_joinid"] = _cell_ids(cells.obs, obs["dataset_id"])
     obs["count_hash"] = np.concatenate(hashes)
     findings = (*cells.findings, *genes.findings, *labels.findings)
-    counts = sp.vstack(parts, format="csr", dtype=np.float32)
-    return StandardCells(counts, obs, table, genes.measured, proof.sha256, findings)
+    return StandardCells(genes, np.concatenate(depths), np.concatenate(sizes), obs, table, proof.sha256, findings)
 
 
 def _parts(adata: ad.AnnData, layer: str | None) -> Parts:
@@ -140,15 +183,25 @@ def _column_of(label: str, frame: pd.DataFrame) -> str:
     return f"{label}_ontology_term_id" if f"{label}_ontology_term_id" in frame.columns else "tissue_type"
 
 
-def _datasets(adata: ad.AnnData, column: str | None, name: str) -> np.ndarray:
+def _datasets(obs: pd.DataFrame, column: str | None, name: str) -> np.ndarray:
     if column is None:
-        return np.full(adata.n_obs, name, dtype=object)
-    if column not in adata.obs.columns:
-        raise AtlasInputError("dataset_column", column, f"a column of obs: {', '.join(map(str, adata.obs.columns))}")
-    values = adata.obs[column]
+        return np.full(len(obs), name, dtype=object)
+    if column not in obs.columns:
+        raise AtlasInputError("dataset_column", column, f"a column of obs: {', '.join(map(str, obs.columns))}")
+    values = obs[column]
     if values.isna().any():
         raise AtlasInputError("dataset_column", column, f"a dataset for every cell; {values.isna().sum()} have none")
     return values.astype(str).to_numpy(dtype=object)
+
+
+def missing_datasets(obs: pd.DataFrame, column: str) -> tuple[Finding, ...]:
+    """Return that some cells lack a dataset, so that the column tells none; nothing where all have one."""
+    if column not in obs.columns or not (missing := int(obs[column].isna().sum())):
+        return ()
+    found, remedy = f"{missing:,} of {len(obs):,} cells without one", "fill the column, or leave it out"
+    return (
+        Finding("missing-datasets", "warning", f"obs {column}", found, "a dataset for every cell", remedy, missing),
+    )
 
 
 def _cell_ids(obs: pd.DataFrame, datasets: pd.Series) -> np.ndarray:

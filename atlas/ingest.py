@@ -253,6 +253,7 @@ def _append(
             input_sha256=str(receipt.input_sha256), content_sha256=str(receipt.content_sha256),
             declaration=_declaration(source),
         )  # fmt: skip
+        store.grow_results(root, organism.experiment, row.first_joinid + row.n_cells)
         obs = obs.assign(soma_joinid=np.arange(row.first_joinid, row.first_joinid + row.n_cells, dtype=np.int64))
         totals = write.write_counts(root, row, _kept_blocks(cells, prepared, options), prepared.genes.measured)
         write.write_obs(root, row, obs)

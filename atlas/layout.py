@@ -26,6 +26,11 @@ VAR = f"{MEASUREMENT}/var"
 PRESENCE = f"{MEASUREMENT}/feature_dataset_presence_matrix"
 RECORDS = f"{MEASUREMENT}/records"
 NEIGHBOURS = f"{MEASUREMENT}/obsp/neighbours"
+OBSM = f"{MEASUREMENT}/obsm"
+X = f"{MEASUREMENT}/X"
+VARP = f"{MEASUREMENT}/varp"
+NETWORK = "grn-"  # begins the kind of a network of genes, which is this and its read-out
+LABELS = f"{MEASUREMENT}/labels"  # no part of the SOMA schema, which official clients leave alone
 
 
 def _shuffled(level: int) -> list[Any]:
@@ -104,6 +109,25 @@ def neighbour_options() -> dict[str, Any]:
                 "dims": {
                     "soma_dim_0": {"tile": NEIGHBOUR_TILE, "filters": _shuffled(3)},
                     "soma_dim_1": {"tile": 1 << 40, "filters": _shuffled(3)},
+                },
+                "attrs": {"soma_data": {"filters": _shuffled(3)}},
+            }
+        }
+    }
+
+
+def result_options(n_columns: int) -> dict[str, Any]:
+    """Return the creation options of a model's matrix: whole rows per tile, as it is written and read."""
+    return {
+        "tiledb": {
+            "create": {
+                "capacity": X_CAPACITY,
+                "cell_order": "row-major",
+                "tile_order": "row-major",
+                "allows_duplicates": False,
+                "dims": {
+                    "soma_dim_0": {"tile": CELLS_PER_TILE, "filters": _shuffled(3)},
+                    "soma_dim_1": {"tile": max(n_columns, 1), "filters": _shuffled(3)},
                 },
                 "attrs": {"soma_data": {"filters": _shuffled(3)}},
             }

@@ -1,4 +1,4 @@
-"""The atlas' own memory: which dataset owns which joinids, what was published when, and every receipt.
+"""The atlas' own memory: which dataset owns which joinids, what was published when, every receipt and model result.
 
 A SQLite file beside the store (WAL, synchronous=FULL), touched by the one process that holds the writer lock.
 A range is reserved here *before* anything is written and published here *after* everything is verified; the
@@ -14,13 +14,13 @@ import socket
 import sqlite3
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from .errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from .findings import Receipt
@@ -36,6 +36,11 @@ CREATE TABLE IF NOT EXISTS dataset (
 CREATE TABLE IF NOT EXISTS receipt (
     id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, source_id TEXT NOT NULL, organism TEXT NOT NULL,
     status TEXT NOT NULL, dataset_id TEXT, body TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS result (
+    key TEXT NOT NULL, organism TEXT NOT NULL, member TEXT NOT NULL, cells INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    about TEXT NOT NULL, published_ms INTEGER NOT NULL, replaced_ms INTEGER,
+    PRIMARY KEY (key, organism, published_ms)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS atlas (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
@@ -65,6 +70,28 @@ class DatasetRow:
     """`reserved` or `published`."""
     published_ms: int | None
     """Timestamp at which the store first holds it whole, in milliseconds since 1970."""
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """What the ledger knows of one result of a model; `model_results` writes them."""
+
+    key: str
+    """`<kind>/<release>/<model hash>/<population>`."""
+    organism: str
+    """Experiment name."""
+    member: str
+    """Where it is in the Experiment, e.g. `ms/RNA/obsm/embedding~~human-v1~~0a1b2c3d4e5f~~all`."""
+    cells: int
+    """Cells it has rows of."""
+    sha256: str
+    """Digest of its rows."""
+    about: str
+    """Command, model, options and versions, as JSON."""
+    published_ms: int
+    """Timestamp at which the store first holds it whole."""
+    replaced_ms: int | None = None
+    """Timestamp from which on another of the same key is held in its place."""
 
 
 class Ledger:
@@ -143,6 +170,15 @@ class Ledger:
         ).fetchone()
         return None if row is None else DatasetRow(*row)
 
+    def results(self, at: int | None = None) -> list[ResultRow]:
+        """Return the results of models that are held at a moment, None for now, by organism and key."""
+        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'result'").fetchone() is None:
+            return []  # opened for reading, and older than results
+        held = "published_ms <= :at AND coalesce(replaced_ms, :at + 1) > :at"
+        moment = {"at": now_ms() if at is None else at}
+        rows = self._db.execute(f"SELECT * FROM result WHERE {held} ORDER BY organism, key", moment)  # noqa: S608 - a constant
+        return [ResultRow(*row) for row in rows]
+
     def published_ms(self) -> int:
         """Return the timestamp of the newest published state, 0 for an empty atlas."""
         row = self._db.execute("SELECT value FROM atlas WHERE key = 'published_ms'").fetchone()
@@ -185,6 +221,22 @@ class Ledger:
             self._db.execute("INSERT OR REPLACE INTO atlas VALUES ('published_ms', ?)", [str(published_ms)])
             self._db.execute("DELETE FROM atlas WHERE key = 'in_flight'")
             self._keep(receipt)
+
+    def publish_results(self, rows: Sequence[ResultRow], retired: Sequence[ResultRow] = ()) -> None:
+        """Make results real, all of one moment, in place of those of the same keys and of retired ones: one commit."""
+        moment = rows[0].published_ms
+        if moment <= self.published_ms():
+            raise StoreError(str(self.path), "publish", behind(moment, self.published_ms()))
+        with self._transaction():
+            for row in (*rows, *retired):
+                self._db.execute(
+                    "UPDATE result SET replaced_ms = ? WHERE key = ? AND organism = ? AND replaced_ms IS NULL",
+                    [moment, row.key, row.organism],
+                )
+            for row in rows:
+                self._db.execute("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?, ?, ?)", list(astuple(row)))
+            self._db.execute("INSERT OR REPLACE INTO atlas VALUES ('published_ms', ?)", [str(moment)])
+            self._db.execute("DELETE FROM atlas WHERE key = 'in_flight'")
 
     @property
     def in_flight(self) -> bool:

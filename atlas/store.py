@@ -195,6 +195,15 @@ def grow_array(uri: str, rows: int, columns: int = 0) -> None:
         tick()
 
 
+def grow_results(root: Path, experiment: str, rows: int) -> None:
+    """Make room for `rows` rows in every model's matrix of cells: clients ask each for all cells of a query."""
+    with soma.Measurement.open(array_uri(root, experiment, layout.MEASUREMENT)) as measurement:
+        found = [measurement[name] for name in ("obsm", "X") if name in measurement]
+        uris = [one[name].uri for one in found for name in one if name != "raw"]
+    for uri in uris:
+        grow_array(uri, rows)
+
+
 def array_uri(root: Path, experiment: str, member: str) -> str:
     """Return the path of a member of an organism's Experiment."""
     return str(root / layout.DATA / experiment / member)
@@ -235,7 +244,18 @@ def roll_back(root: Path, published_ms: int) -> int:
         if path.is_dir() and not path.name.startswith("__") and path.name not in known:
             shutil.rmtree(path)  # an Experiment whose membership was rolled back would block its own re-creation
             removed += 1
+    for pattern in ("[!_]*/[!_]*", "[!_]*"):  # likewise results of models, and collections that were made for them
+        for path in [p for name in known for p in (root / layout.DATA / name / "ms" / "RNA").glob(pattern)]:
+            if path.is_dir() and _is_hollow(path):
+                shutil.rmtree(path)
+                removed += 1
     return removed
+
+
+def _is_hollow(path: Path) -> bool:
+    """Return whether nothing is left of an array or group but its folders: all that it was made of is rolled back."""
+    made = (p for name in ("__schema", "__group", "__meta") for p in (path / name).glob("__*_*_*"))
+    return next(made, None) is None
 
 
 def _remove_tree(root: Path) -> int:

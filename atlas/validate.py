@@ -21,6 +21,7 @@ from .content import join_digests, reading
 from .errors import AtlasInputError, ContractError, SourceError
 from .fetch import fetch_source
 from .handle import open_atlas
+from .model_results import faults_of
 from .prove import prove_counts
 from .read import open_source
 from .sources import Source, starter_sources
@@ -118,6 +119,8 @@ def validate(
             checks.append(check)
     with faults.unreadable(layout.INFO):
         _check_tables(opened, checks, faults)
+    for where, said in faults_of(opened):
+        faults.note("result-differs", where, said)
     whole = None
     if len(digests) == len(opened.organisms):
         with faults.unreadable("the atlas"):

@@ -61,11 +61,13 @@ EXPECTED = {
     "summary-differs": "what the cells add up to",
     "source-differs": "the content that was ingested",
     "source-unreachable": "the source where it was",
+    "result-differs": "what the ledger says was written",
     "terms-not-checked": "ontologies at hand",
 }
 """Finding codes, with what each expects."""
 MILD: dict[str, tuple[Severity, str]] = {
     "source-unreachable": ("warning", "nothing, if it was moved; the store itself was checked without it"),
+    "result-differs": ("error", "write it again with --force: the command is in the result's `about`"),
     "terms-not-checked": ("info", "fetch the ontologies: panatlas references fetch ontology NAME"),
 }
 """Codes that are no fault of the store, with severity and remedy."""

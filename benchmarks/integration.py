@@ -114,7 +114,8 @@ def _run(adata: ad.AnnData, ours: np.ndarray, python: str, folder: Path, how: tu
         folder / "cells.npz", data=counts.data, indices=counts.indices, indptr=counts.indptr, shape=counts.shape,
         batch=adata.obs["batch"].to_numpy(str), label=adata.obs["label"].to_numpy(str), ours=ours,
     )  # fmt: skip
-    command = [python, str(HERE / "integration_peers.py"), str(folder / "cells.npz"), str(folder / "scores.json")]
+    # -P: the folder of benchmarks must not lie before the libraries, one of which is called coverage, too.
+    command = [python, "-P", str(HERE / "integration_peers.py"), str(folder / "cells.npz"), str(folder / "scores.json")]
     done = subprocess.run([*command, *map(str, how)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError("\n".join(done.stderr.strip().splitlines()[-5:]))

@@ -36,8 +36,14 @@ REGISTRY = {
     "sampler": "sampler.py",  # draws per CPU-second at 350 million cells beside torch.multinomial
     "pretrain": "pretrain.py",  # a real run on three organisms, losses on held-out donors
     "study": "study.py",  # every design choice of the network beside the base, held-out scores, same budget
+    "counterfactual": "counterfactual.py",  # swapped cell tokens beside observed changes, verdicts on embeddings
+    "inference_scale": "inference_scale.py",  # 100,000 cells of a file: time, memory, what the fast preset loses
     "tasks": "tasks.py",  # a trained model on donors it never saw, beside simple methods
     "integration": "integration.py",  # its embedding beside PCA, Harmony and scVI by scib-metrics
+    "grn_scale": "grn_scale.py",  # time and memory of gene networks at 1,000 to 16,000 genes
+    "networks": "networks.py",  # gene networks beside public references, every read-out and simple method
+    "finetuning": "finetuning.py",  # labels of unseen donors and of another organism, tuned or not
+    "tour": "tour.py",  # the disease study of docs/tour.md, every command of it
     "labels": "labels.py",  # share of real author labels mapped by rule, every miss, suggestions
 }
 LIBRARIES = ("panatlas", "tiledbsoma", "anndata", "numpy", "scipy", "pyarrow", "duckdb")

@@ -120,7 +120,7 @@ def _workshops(uri: str) -> list[Path]:
     """Return the folders in which this machine makes things under a passing name."""
     root = store.local_root(uri)
     own = [root / name for name in ("releases", "tables", "reports")]
-    own += [home() / name for name in ("models", "packs", "studies", "references")]
+    own += [home() / name for name in ("models", "packs", "studies", "references", "tasks")]
     caches = [cache_dir(), cache_dir() / "indexes", cache_dir() / "ontologies", *cache_dir().glob("indexes/*/")]
     return [p for p in dict.fromkeys([*own, *caches]) if p.is_dir()]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError
 
-from . import cli_care, cli_models, cli_references, cli_tasks
+from . import cli_annotation, cli_care, cli_finetune, cli_generate, cli_models, cli_networks, cli_references, cli_tasks
 from .cli_ingest import ingest
 from .cli_references import Repeatable, Switch  # noqa: TC001 - cyclopts reads the annotations
 from .cli_releases import release
@@ -179,8 +179,18 @@ for _command in (
     cli_models.was_trained_on,
     cli_tasks.embed,
     cli_tasks.annotate,
+    cli_annotation.calibrate,
+    cli_annotation.audit,
+    cli_annotation.score,
     cli_tasks.denoise,
     cli_tasks.impute,
+    cli_generate.counterfactual,
+    cli_generate.verdict,
+    cli_generate.embed_genes,
+    cli_finetune.finetune,
+    cli_finetune.grow,
+    cli_finetune.transfer,
+    *cli_networks.COMMANDS,
     cli_care.validate,
     cli_care.doctor,
     cli_care.diff,

@@ -48,9 +48,8 @@ class MachineOptions:
     @property
     def facts(self) -> dict[str, Any]:
         """Return the options as `model.Machine` takes them."""
-        facts = asdict(self)
-        logger = "tensorboard" if facts.pop("tensorboard") else "csv"
-        return {**facts, "logger": logger}
+        facts = {name: value for name, value in asdict(self).items() if name != "tensorboard"}
+        return {**facts, "logger": "tensorboard" if self.tensorboard else "csv"}
 
 
 PLAIN = MachineOptions()

@@ -79,8 +79,12 @@ def add_organism(
         Ensembl division it belongs to; vertebrates if never given.
     dataset
         BioMart dataset, e.g. amexicanus_gene_ensembl; needed with --biomart.
-    assembly, release, licence
-        What the files are of, kept with them.
+    assembly
+        Genome assembly that the files are of, kept with them.
+    release
+        Release of the annotation, kept with them.
+    licence
+        Licence of the files, kept with them.
     mito_contig
         Name of the mitochondrial contig.
     biomart
@@ -161,8 +165,12 @@ def embed_proteins(
         Any spelling of the organism; its proteins were imported before.
     checkpoint
         A local ESM2 checkpoint (.pt), or the name of a published one to download, e.g. esm2_t6_8M_UR50D.
-    layers, dim, seed
-        Size and seed of the untrained model.
+    layers
+        Layers of the untrained model.
+    dim
+        Width of the untrained model.
+    seed
+        Seed of the untrained model.
     device
         cpu, cuda or cuda:N.
     json
@@ -250,8 +258,10 @@ def import_(
         Proteins only: a list of the transcript or protein ids to take, one per gene.
     longest
         Proteins only: take the longest of each gene, whatever the headers call canonical.
-    release, licence
-        Kept with the snapshot.
+    release
+        Release of the reference, kept with the snapshot.
+    licence
+        Licence of the reference, kept with the snapshot.
     json
         Print the snapshot as JSON on stdout.
     """

@@ -86,6 +86,8 @@ def info(atlas: str | None, *, json: bool) -> int:
     show.show_info(show.people(), facts)
     show.print_table(facts["organisms"], facts["organisms"][0])
     show.print_table(facts["datasets"], facts["datasets"][0])
+    if facts["results"]:
+        show.print_table(facts["results"], facts["results"][0])
     return DONE
 
 

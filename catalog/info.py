@@ -46,6 +46,10 @@ def describe_atlas(atlas: Atlas | str) -> dict[str, Any]:
         "cells": sum(row["cells"] for row in organisms),
         "passing": sum(row["passing"] for row in organisms),
         "organisms": organisms,
+        "results": [
+            {"organism": row.organism, "key": row.key, "cells": row.cells, "member": row.member}
+            for row in opened.results
+        ],
         "datasets": [{k: v for k, v in row.items() if k != "added"} for row in datasets],
         "versions": {str(k): str(v) for k, v in summary.items() if str(k).endswith("_version")},
     }

@@ -18,14 +18,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atlas import ContractError, Source, open_atlas, read
-from loaders import AnnDataCells, CellsError, open_cells
+from atlas import ContractError, open_atlas
+from loaders import CellsError, SourceCells, open_cells
 from model import ModelInputError, load_protein_vectors, prior_bias
 from ontology import (
     GeneTable,
     OntologyInputError,
     ReferenceMissingError,
-    get_organism,
     home,
     load_gene_table,
     resolve_genes,
@@ -196,7 +195,7 @@ def read_genes(path: Path, organisms: Sequence[str], field: str = "regulators") 
 
 
 @dataclass(frozen=True, eq=False)
-class GeneNetwork:
+class PriorNetwork:
     """A prior gene network of one organism."""
 
     organism: str
@@ -228,7 +227,7 @@ class GeneNetwork:
         return prior_bias.PriorBias(torch.from_numpy(edges[:, kept]), torch.from_numpy(weights), vocabulary.n_genes)
 
 
-def read_network(path: Path, organisms: Sequence[str]) -> GeneNetwork:
+def read_network(path: Path, organisms: Sequence[str]) -> PriorNetwork:
     """Return the gene network of a table with the columns regulator, target and, if there are, weight.
 
     Parameters
@@ -261,7 +260,7 @@ def read_network(path: Path, organisms: Sequence[str]) -> GeneNetwork:
     edges = pd.DataFrame({**ends, "weight": weights})
     edges = edges[(edges["regulator"] != "") & (edges["target"] != "")]
     edges = edges.groupby(["regulator", "target"], as_index=False)["weight"].max()
-    return GeneNetwork(organism, edges, len(rows) - known)
+    return PriorNetwork(organism, edges, len(rows) - known)
 
 
 def _read_edges(path: Path) -> pd.DataFrame:
@@ -320,8 +319,8 @@ def find_vectors(organisms: Sequence[str], embedder: str | None) -> tuple[dict[s
 class FileCells:
     """Cells of a user's file."""
 
-    cells: AnnDataCells
-    """The cells."""
+    cells: SourceCells
+    """The cells; their counts stay in the file."""
     names: list[str]
     """The file's own names of them."""
     obs: pd.DataFrame
@@ -334,7 +333,9 @@ class FileCells:
     """What reading them found: unknown genes, genes that were summed or left out."""
 
 
-def read_adata(path: Path, organism: str, layer: str | None = None) -> FileCells:
+def read_adata(
+    path: Path, organism: str, layer: str | None = None, columns: Mapping[str, str] | None = None
+) -> FileCells:
     """Return the cells of a file, read as an ingest reads it: nothing in it is run or followed.
 
     Parameters
@@ -345,6 +346,8 @@ def read_adata(path: Path, organism: str, layer: str | None = None) -> FileCells
         Whose cells they are.
     layer
         Layer with the counts, `raw` for .raw, `X` for X; None leaves the choice to the rules of an ingest.
+    columns
+        obs column by field, as of `SourceCells`, where labels are wanted: {} finds them as an ingest does.
 
     Raises
     ------
@@ -353,35 +356,25 @@ def read_adata(path: Path, organism: str, layer: str | None = None) -> FileCells
     ContractError, CellsError
         When it is hostile or damaged, or has no raw counts.
     """
-    import anndata as ad  # noqa: PLC0415 - half a second
-    import scipy.sparse as sp  # noqa: PLC0415 - as above
-
     if not path.exists():
         raise CatalogInputError("file", str(path), "an h5ad file that exists")
-    path = path.expanduser().absolute()
     matrix = None if layer is None else {"raw": "raw/X", "X": "X"}.get(layer, f"layers/{layer}")
     try:
-        opened = read.open_source(Source(get_organism(organism).name, str(path), matrix=matrix), path)
+        cells = SourceCells(path, organism, matrix, columns=columns)
     except ContractError as error:
         first = error.findings[0]
         if first.code != "no-such-matrix":
             raise
         allowed = first.expected.replace("layers/", "").replace("raw/X", "raw")
         raise CatalogInputError("layer", layer, allowed) from error
-    with opened as raw:
-        counts = sp.vstack([block for _, block in raw.stored_blocks()], format="csr")
-        obs = raw.obs[[name for name in ("observation_joinid",) if name in raw.obs]].copy()
-        adata = ad.AnnData(counts, obs=obs, var=raw.var.copy())
-    try:
-        cells = AnnDataCells(adata, organism)
     except CellsError as error:
-        if raw.others and "raw counts" in error.remedy:
-            names = (name.removeprefix("layers/").replace("raw/X", "raw") for name in sorted(raw.others))
+        if error.others and "raw counts" in error.remedy:
+            names = (name.removeprefix("layers/").replace("raw/X", "raw") for name in error.others)
             error.add_note("if the file has them elsewhere: " + " or ".join(f"--layer {name}" for name in names))
         raise
-    found = [one for one in cells.findings if not one.where.startswith("obs")]  # labels were not handed on
-    names = adata.obs_names.astype(str).tolist()
-    return FileCells(cells, names, raw.obs, raw.var, raw.matrix, (*raw.findings, *found))
+    found = [one for one in cells.findings if columns is not None or not one.where.startswith("obs")]
+    names = cells.obs.index.astype(str).tolist()
+    return FileCells(cells, names, cells.obs, cells.var, cells.matrix, (*cells.read_findings, *found))
 
 
 def _tables(organisms: Sequence[str]) -> list[GeneTable]:

@@ -3,16 +3,12 @@
 `write_report` reads an atlas and its ledger; `render_report` is the page itself, text from plain values. Charts are
 inline SVG, there is no script and nothing is fetched, and every text from a source is escaped: labels are
 written by strangers. What a section holds is in `panels`, how charts look in `charts`, the layout in
-data/report.html.jinja.
+data/report.html.jinja, which `pages` fills.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import tiledbsoma as soma
@@ -20,6 +16,7 @@ import tiledbsoma as soma
 from atlas import Finding, QCPolicy, Receipt, Tally, layout, qc
 from ontology import get_organism
 
+from .pages import render_page, write_page
 from .panels import COLUMNS, Section, describe_dataset
 
 if TYPE_CHECKING:
@@ -27,12 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
-    from jinja2 import Template
 
     from atlas import Atlas
 
 _MAX_SECTIONS = 50  # datasets drawn, the newest; about 60 KB of page each
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # not allowed in HTML
 
 
 @dataclass(frozen=True)
@@ -77,13 +72,8 @@ def write_report(atlas: Atlas, organism: str, folder: Path) -> Path:
         # One dataset at a time: memory is that of the largest, not of the atlas.
         cells = ((r, _read(obs, *spans[str(r.dataset_id)])) for r in drawn[-_MAX_SECTIONS:])
         text = render_report(f"{get_organism(organism).label} atlas", receipts, cells)
-    folder.mkdir(parents=True, exist_ok=True)
-    path, part = folder / f"{name}.html", folder / f".{name}.{os.getpid()}.part"
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    path = folder / f"{name}.html"
+    write_page(path, text)
     return path
 
 
@@ -112,21 +102,8 @@ def render_report(
     flat = qc.flatten(policy or QCPolicy())
     thresholds = {name: f"{value:,}" if isinstance(value, int) else str(value) for name, value in flat.items()}
     loud, quiet = _findings(receipts, ("error", "warning")), _findings(receipts, ("info",))
-    text = _template().render(
-        page=page, totals=_totals(receipts), loud=loud, quiet=quiet, reasons=qc.REASONS, thresholds=thresholds
-    )
-    return _UNSEEN.sub("\ufffd", text.lstrip())
-
-
-@cache
-def _template() -> Template:
-    """Return the compiled template; every value it inserts is escaped unless it is a chart."""
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - only reports need it
-
-    # autoescape=True also covers templates without a file name
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["thousands"] = lambda n: f"{n:,}"
-    return environment.from_string(files(__package__).joinpath("data/report.html.jinja").read_text(encoding="utf-8"))
+    said = {"totals": _totals(receipts), "loud": loud, "quiet": quiet, "reasons": qc.REASONS, "thresholds": thresholds}
+    return render_page("report.html.jinja", page=page, **said)
 
 
 def _totals(receipts: Sequence[Receipt]) -> dict[str, int]:

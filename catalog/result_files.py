@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,7 @@ import pandas as pd
 from .errors import CatalogInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     import h5py
     import numpy.typing as npt
@@ -52,7 +52,7 @@ class ResultFile:
         for name in GROUPS:
             write_elem(file, name, {})
 
-    def append(self, element: str, rows: npt.NDArray) -> None:
+    def append(self, element: str, rows: npt.NDArray, genes: Sequence[str] = ()) -> None:
         """Add the next cells of an element, such as `obsm/X_panatlas`; the first ones decide its width.
 
         Parameters
@@ -61,6 +61,8 @@ class ResultFile:
             Group and name.
         rows
             Numbers [cells, columns], written as float32.
+        genes
+            What the columns are, for a result that does not wait for var; not looked at here.
 
         Raises
         ------
@@ -108,7 +110,7 @@ class ResultFile:
 
 
 @contextmanager
-def new_result(path: Path, n_obs: int, *, force: bool = False) -> Iterator[ResultFile]:
+def new_result(path: Path, n_obs: int, *, force: bool = False, key: str | None = None) -> Iterator[ResultFile]:
     """Give an h5ad to write in, which becomes `path` at the end, or vanishes where writing fails.
 
     Parameters
@@ -119,6 +121,8 @@ def new_result(path: Path, n_obs: int, *, force: bool = False) -> Iterator[Resul
         Its cells.
     force
         Write over a file that is there.
+    key
+        Of a task that no other process is at: what a killed one left of the same task is written over. None for none.
 
     Raises
     ------
@@ -129,10 +133,10 @@ def new_result(path: Path, n_obs: int, *, force: bool = False) -> Iterator[Resul
 
     check_output(path, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{PART}{secrets.token_hex(4)}-{path.name}"[:200])
+    part = path.with_name(f"{PART}{(key or secrets.token_hex(4))[:16]}-{path.name}"[:200])
     try:
         # The cache holds some chunks, so that each is compressed once however few cells a block has.
-        with h5py.File(part, "x", rdcc_nbytes=4 * CHUNK_BYTES) as file:
+        with h5py.File(part, "w" if key else "x", rdcc_nbytes=4 * CHUNK_BYTES) as file:
             yield ResultFile(file, n_obs)
         check_output(path, force=force)
         part.replace(path)
@@ -146,6 +150,15 @@ def check_output(path: Path, *, force: bool) -> None:
         raise CatalogInputError("output", str(path), "a file whose name ends in .h5ad")
     if path.exists() and not force:
         raise CatalogInputError("output", str(path), "a file that does not exist yet; --force writes over it")
+
+
+def refuse_same_file(output: Path | None, *inputs: str | Path | None) -> None:
+    """Raise CatalogInputError where a result would be written over what it is made of; inputs may be no files."""
+    if output is None or not output.exists():
+        return
+    for one in inputs:
+        if one is not None and (path := Path(one).expanduser()).exists() and output.samefile(path):
+            raise CatalogInputError("output", str(output), "another file than the input")
 
 
 def storable(frame: pd.DataFrame) -> pd.DataFrame:

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from atlas import Finding, StoreError
-from loaders import SPLITS, CellsError
-from model import Calibration
+from loaders import SPLITS, CellsError, SourceCells, StoreCells
+from model import Calibration, InferenceOptions, context_of
 from ontology import LABELS, get_organism, home
 
 from . import model_places as places
@@ -28,11 +28,17 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from loaders import Cells, StoreCells
+    from loaders import Cells
     from model import TrainedModel
+
+    from .cli_tasks import TaskOptions
 
 RELEASE = "release:"
 """Begins an input that is a release of the default atlas."""
+PRESETS = {"default": (1, 64), "fast": (12, 128)}
+"""Of the genes that a context has in training, one in so many is shown; cells at a time."""
+SHORTEST = 200
+"""Genes that a preset shows at least, as far as training did."""
 FEW = 0.5
 """Share of a context's genes below which a warning tells that the model knows few of them."""
 
@@ -55,6 +61,11 @@ class TaskInput:
     """Element of the file their counts are from."""
     findings: tuple[Finding, ...]
     """What reading them found."""
+
+    def close(self) -> None:
+        """Let go of the file or store."""
+        if isinstance(self.cells, (SourceCells, StoreCells)):
+            self.cells.close()
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ def find_model(name: str | None) -> Path:
     return max(sealed, key=lambda file: (file.stat().st_mtime_ns, str(file))).parent
 
 
-def open_input(said: str, model: TrainedModel, organism: str | None, layer: str | None) -> TaskInput:
+def open_input(said: str, model: TrainedModel | None, organism: str | None, layer: str | None) -> TaskInput:
     """Return the cells of a file, or of a release of the default atlas.
 
     Parameters
@@ -108,7 +119,7 @@ def open_input(said: str, model: TrainedModel, organism: str | None, layer: str 
     said
         What an ingest takes, or `release:NAME`.
     model
-        That is to read them.
+        That is to read them; None where none is.
     organism
         Any spelling; of a file None is human, of a release None is every cell.
     layer
@@ -124,7 +135,7 @@ def open_input(said: str, model: TrainedModel, organism: str | None, layer: str 
     if organism is None and not said.startswith(RELEASE):
         organism = "human"
     wanted = None if organism is None else get_organism(organism)
-    if wanted is not None and wanted.experiment not in model.vocabulary.organisms:
+    if wanted is not None and model is not None and wanted.experiment not in model.vocabulary.organisms:
         allowed = f"--organism with one that the model knows: {', '.join(model.vocabulary.organisms)}"
         raise CatalogInputError("organism", organism, allowed)
     if wanted is not None and not said.startswith(RELEASE):
@@ -132,6 +143,20 @@ def open_input(said: str, model: TrainedModel, organism: str | None, layer: str 
     if layer is not None:
         raise CatalogInputError("layer", layer, "none: a release has counts only")
     return _of_release(said, None if wanted is None else wanted.experiment)
+
+
+def reading_options(options: TaskOptions, model: TrainedModel) -> InferenceOptions:
+    """Return what is shown of cells: what was given, else what the preset says."""
+    share, batch_size = PRESETS[options.preset]
+    trained = context_of(model, InferenceOptions()).length
+    length = None if share == 1 else min(max(trained // share, SHORTEST), trained)
+    return InferenceOptions(
+        length=length if options.length is None else options.length,
+        batch_size=batch_size if options.batch_size is None else options.batch_size,
+        neighbours=options.neighbours,
+        device=options.device,
+        least_genes=options.least_genes,
+    )
 
 
 def count_genes(asked: TaskInput, model: TrainedModel) -> GeneCount:
@@ -218,8 +243,13 @@ def warnings_of(asked: TaskInput, genes: GeneCount, seen: Mapping[str, Any], len
     if known := seen["trained"] + seen["validation"]:
         remedy = "do not score the model on them; `panatlas was-trained-on` names some"
         said = f"{known:,} of {len(asked.numbers):,} cells that the model learnt or was chosen from"
-        found.append(Finding("trained-on-cells", "warning", "obs", said, "cells it has not seen", remedy, known))
+        found.append(seen_cells(known, said, remedy))
     return found
+
+
+def seen_cells(known: int, said: str, remedy: str) -> Finding:
+    """Return the finding that a model has seen some cells."""
+    return Finding("trained-on-cells", "warning", "obs", said, "cells it has not seen", remedy, known)
 
 
 def _of_file(said: str, organism: str, layer: str | None) -> TaskInput:

@@ -3,7 +3,8 @@
 - `Sampler`, `SamplerConfig`, `Weighting`, `GroupFacts`: which cell comes when; a position answers for itself.
 - `SamplingPlan`, `make_sampler`: which cells, grouped by which labels; `CellGroups` and friends underneath.
 - `Cells`: what every source of cells answers; `open_cells` finds the right one. `Pack` (memory-mapped records, made by
-  `make_pack`, fetched by `open_pack`), `StoreCells` (the atlas itself), `AnnDataCells` (an AnnData in memory).
+  `make_pack`, fetched by `open_pack`), `StoreCells` (the atlas itself), `AnnDataCells` (an AnnData in memory),
+  `SourceCells` (a file, read as needed).
 - `Vocabulary`, `CellBatch`: the contract between data and model. `Collator`, `DeviceCollator` make the batches.
 - `CellStream`, `CellLoader`, `CellDataModule`: batches for a trainer, resumable to the batch.
 - `find_leaks`, `refuse_leaks`: whether two selections share cells or donors.
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
     from .plan import SamplingPlan, make_sampler, organism_codes
     from .record_batch import RecordBatch
     from .records import CellRows, PackedCells, encode_cells
+    from .relabelled import RelabelledCells
     from .sampler import GroupFacts, Sampler, SamplerConfig
+    from .source_cells import SourceCells
     from .store_cells import StoreCells, open_store_cells
     from .stream import CellStream, StreamOptions
     from .vocabulary import Vocabulary, make_vocabulary
@@ -125,6 +128,8 @@ _HOMES = {
         "Sampler",
         "SamplerConfig",
     ),
+    "relabelled": ("RelabelledCells",),
+    "source_cells": ("SourceCells",),
     "store_cells": (
         "StoreCells",
         "open_store_cells",
@@ -175,9 +180,11 @@ __all__ = [
     "PackedCells",
     "PaddedBatch",
     "RecordBatch",
+    "RelabelledCells",
     "Sampler",
     "SamplerConfig",
     "SamplingPlan",
+    "SourceCells",
     "StateMismatchError",
     "StoreCells",
     "StreamOptions",

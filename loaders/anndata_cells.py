@@ -7,8 +7,6 @@ none is judged; cells without counts are kept and have an empty record. For infe
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from ontology import LABELS
 
 from .cells import SPLITS, Numbers
 from .errors import CellsError, LoaderInputError
+from .known_cells import KnownCells
 from .records import encode_cells
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ FIELDS = (*LABELS, "donor", "dataset", "split")
 FORMAT = "panatlas anndata cells 1"
 
 
-class AnnDataCells:
+class AnnDataCells(KnownCells):
     """Cells of an AnnData; for example `AnnDataCells(adata, "human", {"cell_type": "louvain"}, layer="counts")`.
 
     They pickle with their counts, about 8 bytes per count that is not 0.
@@ -66,9 +65,6 @@ class AnnDataCells:
         When values are no raw counts, names repeat, genes are not of this organism, or distances are no distances.
     """
 
-    columns = ("split", "depth", "nnz", "cell_id_high", "count_hash_high", "dataset", "donor", *LABELS)
-    """Names of the numbers per cell."""
-
     def __init__(
         self,
         adata: ad.AnnData,
@@ -83,49 +79,11 @@ class AnnDataCells:
             raise LoaderInputError("columns", unknown, f"fields among {', '.join(FIELDS)}")
         if neighbours not in (None, "obsp", "computed"):
             raise LoaderInputError("neighbours", neighbours, "None, 'obsp' or 'computed'")
-        found = _standardise(adata, organism, columns, layer)
-        self.findings = found.findings
-        """What was unmapped, summed or left out of the AnnData, counted."""
-        self._counts, self._measured = found.counts, found.measured
-        self._genes = pd.DataFrame(
-            {"organism": 0, "feature_id": found.table.ids.astype(object), "feature_name": found.table.symbols}
-        ).astype({"feature_name": object})
-        self._values, words = _coded(found)
-        self._values["split"] = _splits(adata.obs, columns.get("split"))
+        found, self._counts = _standardise(adata, organism, columns, layer)
+        super().__init__(found, _splits(adata.obs, columns.get("split")))
         self._near = _neighbours(adata, neighbours, self)
-        self.about: dict[str, Any] = {
-            "release": None,
-            "content_sha256": found.content_sha256,
-            "organisms": [{"organism": found.table.organism.experiment, "genes_sha256": found.table.sha256}],
-            "splits": list(SPLITS),
-            "vocabulary": words,
-        }
-        self.fingerprint = self._digest()
-
-    def __len__(self) -> int:
-        """Return the number of cells."""
-        return self._counts.shape[0]
-
-    def column(self, name: str) -> npt.NDArray:
-        """Return one number of all cells."""
-        if name not in self._values:
-            raise LoaderInputError("name", name, f"one of {', '.join(self.columns)}")
-        return self._values[name]
-
-    def codes(self, name: str, cells: Numbers) -> npt.NDArray:
-        """Return one number of some cells."""
-        return self.column(name)[self._known(cells)]
-
-    def genes(self) -> pd.DataFrame:
-        """Return organism (0), feature_id and feature_name of the organism's whole table, as in a store."""
-        return self._genes
-
-    def measured(self, dataset: int, organism: int) -> npt.NDArray[np.bool_]:
-        """Return, per gene of the table, whether the AnnData has it."""
-        n = len(self.about["vocabulary"]["dataset"])
-        if organism != 0 or not 0 <= dataset < n:
-            raise LoaderInputError("dataset, organism", (dataset, organism), f"datasets 0 to {n - 1} of organism 0")
-        return self._measured
+        parts = (self._counts.indptr.astype("<i8"), self._counts.indices.astype("<i4"), self._counts.data)
+        self.fingerprint = self._digest(FORMAT, parts, self._near)
 
     def read(self, cells: Numbers) -> PackedCells:
         """Return the records of these cells, in this order, cells repeated or not."""
@@ -139,25 +97,10 @@ class AnnDataCells:
         known = self._known(cells)
         return self._near[0][known], self._near[1][known]
 
-    def _known(self, cells: Numbers) -> Numbers:
-        cells = np.asarray(cells, dtype=np.int64)
-        wrong = cells[(cells < 0) | (cells >= len(self))]
-        if len(wrong):
-            raise LoaderInputError("cells", int(wrong[0]), f"cell numbers from 0 to {len(self) - 1}")
-        return cells
-
-    def _digest(self) -> str:
-        digest = hashlib.sha256(json.dumps([FORMAT, self.about], sort_keys=True).encode())
-        arrays = (self._counts.indptr.astype("<i8"), self._counts.indices.astype("<i4"), self._counts.data)
-        for array in (*arrays, self._measured, *(self._values[name] for name in self.columns), *self._near):
-            digest.update(f"{array.dtype.str} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
-
 
 def _standardise(
     adata: ad.AnnData, organism: str, columns: dict[str, str], layer: str | None
-) -> in_memory.StandardCells:
+) -> tuple[in_memory.StandardCells, sp.csr_matrix]:
     """Return the cells in the atlas' terms; what the atlas refuses is said in the words of a notebook."""
     if missing := sorted(set(columns.values()) - set(map(str, adata.obs.columns))):
         raise LoaderInputError("columns", missing, f"columns of obs: {', '.join(map(str, adata.obs.columns))}")
@@ -192,22 +135,6 @@ def _looks_whole(matrix: Any) -> bool:
         and values.dtype.kind in "uif"
         and bool((values >= 0).all() and (values == np.floor(values)).all())
     )
-
-
-def _coded(found: in_memory.StandardCells) -> tuple[dict[str, npt.NDArray], dict[str, list[str]]]:
-    """Return the numbers per cell, and the sorted values of every coded column."""
-    obs = found.obs
-    donors = obs["dataset_id"].astype(str) + "/" + obs["donor_id"].astype(str)
-    texts = {label: obs[label] for label in LABELS} | {"dataset": obs["dataset_id"], "donor": donors}
-    words = {name: sorted(map(str, values.unique())) for name, values in texts.items()}
-    values: dict[str, npt.NDArray] = {
-        name: pd.Index(words[name]).get_indexer(texts[name].astype(str)).astype(np.int32) for name in words
-    }
-    values["depth"] = np.asarray(found.counts.sum(axis=1, dtype=np.float64)).ravel().astype(np.float32)
-    values["nnz"] = np.diff(found.counts.indptr).astype(np.uint32)
-    for name, column in (("cell_id_high", "observation_joinid"), ("count_hash_high", "count_hash")):
-        values[name] = np.array([int(text[:16], 16) for text in obs[column]], dtype=np.uint64)
-    return values, words
 
 
 def _splits(obs: pd.DataFrame, column: str | None) -> npt.NDArray[np.uint8]:

@@ -106,9 +106,11 @@ class CellsError(LoaderError, ValueError):
     loaders.errors.CellsError: X: 1.386 for cell c1 and gene ACTB; pass raw counts, such as layer='counts'
     """
 
-    def __init__(self, where: str, found: str, remedy: str) -> None:
+    def __init__(self, where: str, found: str, remedy: str, others: Sequence[str] = ()) -> None:
         super().__init__(f"{where}: {found}; {remedy}")
         self.where, self.found, self.remedy = where, found, remedy
+        self.others = tuple(others)
+        """Elements of the file that might hold counts instead."""
 
 
 class LeakageError(LoaderError, ValueError):

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from ontology import SEPARATOR, LabelSpace, OntologyInputError, UnknownTermError, load_ontology, make_label_space
+from ontology import (
+    LABELS,
+    SEPARATOR,
+    LabelSpace,
+    OntologyInputError,
+    UnknownTermError,
+    load_ontology,
+    make_label_space,
+)
 
 from .errors import VocabularyError
 
@@ -34,9 +42,10 @@ def make_classes(label: str, values: Iterable[str]) -> LabelSpace:
     Parameters
     ----------
     label
-        One of the nine.
+        One of the nine, or a user's own.
     values
-        Values in use, in any order, repeated or not: ids, several joined by ` || `, or words for cell_culture.
+        Values in use, in any order, repeated or not: ids, several joined by ` || `, or words for cell_culture and for a
+        label of one's own.
         `unknown`, `na` and empty ones are left out.
 
     Returns
@@ -53,7 +62,7 @@ def make_classes(label: str, values: Iterable[str]) -> LabelSpace:
         When the ontology is not at hand.
     """
     used = sorted({value for value in values if value not in NO_CLASS})
-    if label in WORDS:
+    if label in WORDS or label not in LABELS:
         nothing = np.zeros((len(used), len(used)), dtype=bool)
         return LabelSpace(tuple(used), tuple(used), len(used), nothing, "words")
     joint = {value: _parts(value) for value in used if SEPARATOR.strip() in value}

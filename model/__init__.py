@@ -8,10 +8,17 @@
 
 - `Recipe`, `Machine`, `recipe_for`, `train`, `resume`: from cells to a trained model, in one leg or many, to the byte.
 - `TrainedModel`, `load_model`, `save_model`, `Ledger`, `seen_before`: a model on disk, and which cells it has seen.
-  `with_organism`, `with_classes` let it grow.
+  `with_organism`, `with_classes`, `with_label` let it grow.
+- `finetune`, `Tuning`, `TuningPlan`: a model trained further on a user's cells, all of it or its cell tokens alone.
+  `transfer_labels`, `transfer_by_orthologs`: labels from cells to cells, of another organism too.
 - `held_out_scores`, `run_study`, `VARIANTS`, `tabulate`: every design choice beside the base, scored alike.
 - `embed`, `annotate`, `denoise`, `impute`: one verb per task of a trained model, over one loop, `read_cells`; the
   `*_blocks` go batch by batch. `calibrate`, `score_annotation`: how far an annotation is to be trusted.
+  `measured_coverage`, `compare_terms`, `audit_labels`, `smooth_annotation`: whether it holds, what was taken for what,
+  labels that cannot be right, labels agreed on by neighbours.
+- `sum_samples`, `compare_expression`, `compare_shares`: conditions compared with donors as the replicates.
+- `report_counterfactual`, `judge_embedding`, `embed_genes`: cell tokens swapped, beside what is observed; whether an
+  embedding has collapsed or beats PCA; genes as vectors. `enrich`: gene sets in a ranking.
 
 May import `loaders`, `atlas` and `ontology`. Its models and values go to `catalog`, which remembers them. Names load
 on first use; torch is imported when a network or an embedder is made.
@@ -23,133 +30,355 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .annotation import Annotation, LabelAnnotation, Threshold, annotate, annotate_blocks
+    from .annotation import Annotation, LabelAnnotation, Threshold, annotate, annotate_blocks, join_annotations
     from .annotation_score import LabelScore, score_annotation
+    from .attention_maps import HeadMaps, head_maps
     from .calibration import Calibration, LabelCalibration, calibrate
+    from .calibration_donors import HeldOutDonors, held_out_donors
     from .checkpoint import TrainedModel, load_model, save_model
     from .config import ModelConfig, preset
+    from .confusion import ConfusionReport, compare_terms
+    from .counterfactual import Counterfactual, Swap, counterfactual_blocks, mean_codes
+    from .counterfactual_report import (
+        ChangeReport,
+        Halves,
+        Population,
+        compare_changes,
+        decoded_means,
+        halve,
+        mean_swaps,
+        report_counterfactual,
+        swaps_to,
+    )
+    from .coverage import LabelCoverage, measured_coverage
     from .denoising import Denoised, denoise, denoise_blocks
+    from .donor_counts import DonorCounts
     from .embedding import Embedding, GeneEmbedding, embed, embed_blocks, gene_embeddings
+    from .enrichment import enrich
     from .errors import CheckpointError, ModelError, ModelInputError, TrainingDivergedError, WeightsUnavailableError
-    from .growth import with_classes, with_organism
+    from .expression_change import variable_genes
+    from .finetuning import TuningPlan, donor_splits, finetune, label_accuracy, prepare_base
+    from .gene_embedding import GeneVectors, embed_genes, embed_genes_in_cells
+    from .gene_network import GeneNetwork
+    from .gene_set_files import read_gene_sets
+    from .grn_genes import GeneChoice, choose_genes
+    from .grn_inference import infer_grn
+    from .grn_metrics import NetworkScore, hub_strengths, rank_enrichment, regulon_enrichment, score_network
+    from .grn_postprocess import edges_above, known_edges, spanning_backbone, top_edges, top_per_target
+    from .grn_query import ReadoutOptions
+    from .grn_scores import READOUTS, EdgeScores, score_edges
+    from .grn_significance import EdgeSignificance, NullOptions, assess_edges
+    from .grn_tested import infer_tested_grn
+    from .grn_truths import TRUTHS, EdgeTruth, read_edge_list, read_truth
+    from .growth import with_classes, with_label, with_organism
+    from .head_selection import HeadSelection, heads_of, nested_scores, select_heads, with_heads
     from .held_out import held_out_scores
     from .imputation import Imputed, impute, impute_blocks
     from .inference import InferenceOptions, ReadCells, context_of, read_cells
+    from .label_audit import AuditOptions, LabelAudit, audit_labels
+    from .label_smoothing import nearest_cells, smooth_annotation
+    from .label_transfer import LabelledCells, TransferredLabels, labelled_cells, transfer_by_orthologs, transfer_labels
     from .ledger import Ledger, seen_before
     from .network import Encoded, Network
+    from .network_comparison import NetworkComparison, compare_networks, permuted_difference
+    from .network_files import (
+        network_from_anndata,
+        network_from_table,
+        network_to_anndata,
+        network_to_table,
+        read_network,
+        write_network,
+    )
+    from .network_store import load_stored_network, network_key, store_network
+    from .network_topology import centrality, communities, degrees, ego_network, hubs, network_enrichment
+    from .novelty import NoveltyCalibration
     from .objective import Objective, make_view
     from .pretrain import Beginning, TrainingRun, resume, train
     from .protein_embedder import Esm2Embedder, ProteinEmbedder, esm2, seeded_esm2
     from .protein_vectors import ProteinVectors, embed_proteins, load_protein_vectors, vectors_name
+    from .pseudobulk import SampleCounts, compare_expression, compare_shares, sum_samples
     from .ragged import Ragged, make_ragged
     from .recipe import DataRecipe, Machine, Recipe, recipe_for
+    from .shuffled_cells import ShuffledCells
+    from .structure_jobs import StructureJobs, read_structure_scores, with_structure_scores, write_structure_jobs
     from .study import StudyPlan, find_variants, run_study, side_by_side, tabulate
     from .token_table import TokenTable, make_token_table
+    from .tuning import Tuning, count_weights
     from .variants import VARIANTS, Variant
+    from .verdict import Verdict, VerdictOptions, judge_embedding, pca_of_counts
     from .views import View, seeded
 
 _HOMES = {
-    "annotation": ("Annotation", "LabelAnnotation", "Threshold", "annotate", "annotate_blocks"),
+    "annotation": ("Annotation", "LabelAnnotation", "Threshold", "annotate", "annotate_blocks", "join_annotations"),
     "annotation_score": ("LabelScore", "score_annotation"),
+    "attention_maps": ("HeadMaps", "head_maps"),
     "calibration": ("Calibration", "LabelCalibration", "calibrate"),
+    "calibration_donors": ("HeldOutDonors", "held_out_donors"),
     "checkpoint": ("TrainedModel", "load_model", "save_model"),
     "config": ("ModelConfig", "preset"),
+    "confusion": ("ConfusionReport", "compare_terms"),
+    "counterfactual": ("Counterfactual", "Swap", "counterfactual_blocks", "mean_codes"),
+    "counterfactual_report": (
+        "ChangeReport",
+        "Halves",
+        "Population",
+        "compare_changes",
+        "decoded_means",
+        "halve",
+        "mean_swaps",
+        "report_counterfactual",
+        "swaps_to",
+    ),
+    "coverage": ("LabelCoverage", "measured_coverage"),
     "denoising": ("Denoised", "denoise", "denoise_blocks"),
+    "donor_counts": ("DonorCounts",),
     "embedding": ("Embedding", "GeneEmbedding", "embed", "embed_blocks", "gene_embeddings"),
+    "enrichment": ("enrich",),
     "errors": ("CheckpointError", "ModelError", "ModelInputError", "TrainingDivergedError", "WeightsUnavailableError"),
-    "growth": ("with_classes", "with_organism"),
+    "expression_change": ("variable_genes",),
+    "finetuning": ("TuningPlan", "donor_splits", "finetune", "label_accuracy", "prepare_base"),
+    "gene_embedding": ("GeneVectors", "embed_genes", "embed_genes_in_cells"),
+    "gene_network": ("GeneNetwork",),
+    "gene_set_files": ("read_gene_sets",),
+    "grn_genes": ("GeneChoice", "choose_genes"),
+    "grn_inference": ("infer_grn",),
+    "grn_metrics": ("NetworkScore", "hub_strengths", "rank_enrichment", "regulon_enrichment", "score_network"),
+    "grn_postprocess": ("edges_above", "known_edges", "spanning_backbone", "top_edges", "top_per_target"),
+    "grn_query": ("ReadoutOptions",),
+    "grn_scores": ("READOUTS", "EdgeScores", "score_edges"),
+    "grn_significance": ("EdgeSignificance", "NullOptions", "assess_edges"),
+    "grn_tested": ("infer_tested_grn",),
+    "grn_truths": ("TRUTHS", "EdgeTruth", "read_edge_list", "read_truth"),
+    "growth": ("with_classes", "with_label", "with_organism"),
+    "head_selection": ("HeadSelection", "heads_of", "nested_scores", "select_heads", "with_heads"),
     "held_out": ("held_out_scores",),
     "imputation": ("Imputed", "impute", "impute_blocks"),
     "inference": ("InferenceOptions", "ReadCells", "context_of", "read_cells"),
+    "label_audit": ("AuditOptions", "LabelAudit", "audit_labels"),
+    "label_smoothing": ("nearest_cells", "smooth_annotation"),
+    "label_transfer": (
+        "LabelledCells",
+        "TransferredLabels",
+        "labelled_cells",
+        "transfer_by_orthologs",
+        "transfer_labels",
+    ),
     "ledger": ("Ledger", "seen_before"),
     "network": ("Encoded", "Network"),
+    "network_comparison": ("NetworkComparison", "compare_networks", "permuted_difference"),
+    "network_files": (
+        "network_from_anndata",
+        "network_from_table",
+        "network_to_anndata",
+        "network_to_table",
+        "read_network",
+        "write_network",
+    ),
+    "network_store": ("load_stored_network", "network_key", "store_network"),
+    "network_topology": ("centrality", "communities", "degrees", "ego_network", "hubs", "network_enrichment"),
+    "novelty": ("NoveltyCalibration",),
     "objective": ("Objective", "make_view"),
     "pretrain": ("Beginning", "TrainingRun", "resume", "train"),
     "protein_embedder": ("Esm2Embedder", "ProteinEmbedder", "esm2", "seeded_esm2"),
     "protein_vectors": ("ProteinVectors", "embed_proteins", "load_protein_vectors", "vectors_name"),
+    "pseudobulk": ("SampleCounts", "compare_expression", "compare_shares", "sum_samples"),
     "ragged": ("Ragged", "make_ragged"),
     "recipe": ("DataRecipe", "Machine", "Recipe", "recipe_for"),
+    "shuffled_cells": ("ShuffledCells",),
+    "structure_jobs": ("StructureJobs", "read_structure_scores", "with_structure_scores", "write_structure_jobs"),
     "study": ("StudyPlan", "find_variants", "run_study", "side_by_side", "tabulate"),
     "token_table": ("TokenTable", "make_token_table"),
+    "tuning": ("Tuning", "count_weights"),
     "variants": ("VARIANTS", "Variant"),
+    "verdict": ("Verdict", "VerdictOptions", "judge_embedding", "pca_of_counts"),
     "views": ("View", "seeded"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "READOUTS",
+    "TRUTHS",
     "VARIANTS",
     "Annotation",
+    "AuditOptions",
     "Beginning",
     "Calibration",
+    "ChangeReport",
     "CheckpointError",
+    "ConfusionReport",
+    "Counterfactual",
     "DataRecipe",
     "Denoised",
+    "DonorCounts",
+    "EdgeScores",
+    "EdgeSignificance",
+    "EdgeTruth",
     "Embedding",
     "Encoded",
     "Esm2Embedder",
+    "GeneChoice",
     "GeneEmbedding",
+    "GeneNetwork",
+    "GeneVectors",
+    "Halves",
+    "HeadMaps",
+    "HeadSelection",
+    "HeldOutDonors",
     "Imputed",
     "InferenceOptions",
     "LabelAnnotation",
+    "LabelAudit",
     "LabelCalibration",
+    "LabelCoverage",
     "LabelScore",
+    "LabelledCells",
     "Ledger",
     "Machine",
     "ModelConfig",
     "ModelError",
     "ModelInputError",
     "Network",
+    "NetworkComparison",
+    "NetworkScore",
+    "NoveltyCalibration",
+    "NullOptions",
     "Objective",
+    "Population",
     "ProteinEmbedder",
     "ProteinVectors",
     "Ragged",
     "ReadCells",
+    "ReadoutOptions",
     "Recipe",
+    "SampleCounts",
+    "ShuffledCells",
+    "StructureJobs",
     "StudyPlan",
+    "Swap",
     "Threshold",
     "TokenTable",
     "TrainedModel",
     "TrainingDivergedError",
     "TrainingRun",
+    "TransferredLabels",
+    "Tuning",
+    "TuningPlan",
     "Variant",
+    "Verdict",
+    "VerdictOptions",
     "View",
     "WeightsUnavailableError",
     "annotate",
     "annotate_blocks",
+    "assess_edges",
+    "audit_labels",
     "calibrate",
+    "centrality",
+    "choose_genes",
+    "communities",
+    "compare_changes",
+    "compare_expression",
+    "compare_networks",
+    "compare_shares",
+    "compare_terms",
     "context_of",
+    "count_weights",
+    "counterfactual_blocks",
+    "decoded_means",
+    "degrees",
     "denoise",
     "denoise_blocks",
+    "donor_splits",
+    "edges_above",
+    "ego_network",
     "embed",
     "embed_blocks",
+    "embed_genes",
+    "embed_genes_in_cells",
     "embed_proteins",
+    "enrich",
     "esm2",
     "find_variants",
+    "finetune",
     "gene_embeddings",
+    "halve",
+    "head_maps",
+    "heads_of",
+    "held_out_donors",
     "held_out_scores",
+    "hub_strengths",
+    "hubs",
     "impute",
     "impute_blocks",
+    "infer_grn",
+    "infer_tested_grn",
+    "join_annotations",
+    "judge_embedding",
+    "known_edges",
+    "label_accuracy",
+    "labelled_cells",
     "load_model",
     "load_protein_vectors",
+    "load_stored_network",
     "make_ragged",
     "make_token_table",
     "make_view",
+    "mean_codes",
+    "mean_swaps",
+    "measured_coverage",
+    "nearest_cells",
+    "nested_scores",
+    "network_enrichment",
+    "network_from_anndata",
+    "network_from_table",
+    "network_key",
+    "network_to_anndata",
+    "network_to_table",
+    "pca_of_counts",
+    "permuted_difference",
+    "prepare_base",
     "preset",
+    "rank_enrichment",
     "read_cells",
+    "read_edge_list",
+    "read_gene_sets",
+    "read_network",
+    "read_structure_scores",
+    "read_truth",
     "recipe_for",
+    "regulon_enrichment",
+    "report_counterfactual",
     "resume",
     "run_study",
     "save_model",
     "score_annotation",
+    "score_edges",
+    "score_network",
     "seeded",
     "seeded_esm2",
     "seen_before",
+    "select_heads",
     "side_by_side",
+    "smooth_annotation",
+    "spanning_backbone",
+    "store_network",
+    "sum_samples",
+    "swaps_to",
     "tabulate",
+    "top_edges",
+    "top_per_target",
     "train",
+    "transfer_by_orthologs",
+    "transfer_labels",
+    "variable_genes",
     "vectors_name",
     "with_classes",
+    "with_heads",
+    "with_label",
     "with_organism",
+    "with_structure_scores",
+    "write_network",
+    "write_structure_jobs",
 ]
 
 

@@ -17,7 +17,7 @@ from .errors import ModelInputError
 from .inference import InferenceOptions, read_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -103,6 +103,11 @@ class Annotation:
     """Which cells, int64 [cells]."""
     labels: Mapping[str, LabelAnnotation]
     """By label; those of fewer than two classes are left out."""
+    embedding: npt.NDArray[np.float32]
+    """Where the model puts the cells, [cells, dimensions]; what `embed` returns."""
+    novelty: npt.NDArray[np.float32] | None = None
+    """How often a known cell would be as unlike the others, [cells]: a p-value. No larger share of known cells than `a`
+    has one of at most `a` (novelty.py). None without a calibration that says so."""
 
     def __len__(self) -> int:
         """Return the number of cells."""
@@ -134,6 +139,8 @@ class Classified:
     """What the cells are labelled, a code per label of the vocabulary, -1 unknown, [cells, labels]."""
     donors: npt.NDArray[np.int64]
     """The cells' codes of their donors, [cells]."""
+    embedding: npt.NDArray[np.float32]
+    """Codes of their tokens side by side, [cells, dimensions]."""
 
 
 class TermChoice:
@@ -217,18 +224,7 @@ def annotate(
         another model or other options.
     """
     how = {"options": options, "calibration": calibration, "alpha": alpha, "threshold": threshold}
-    parts = list(annotate_blocks(model, cells, numbers, **how))
-    labels = {
-        label: replace(
-            first,
-            **{
-                name: np.concatenate([getattr(one.labels[label], name) for one in parts])
-                for name in ("probabilities", "said", "said_probability")
-            },
-        )
-        for label, first in parts[0].labels.items()
-    }
-    return Annotation(np.concatenate([one.numbers for one in parts]), labels)
+    return join_annotations(list(annotate_blocks(model, cells, numbers, **how)))
 
 
 def annotate_blocks(
@@ -266,7 +262,34 @@ def annotate_blocks(
         sure = np.where(said == UNKNOWN, np.nan, classes[np.arange(len(said)), said]).astype(np.float32)
         return LabelAnnotation(spaces[label], shares, said, sure, limits[label], warmth[label])
 
-    return (Annotation(some.numbers, {label: said_of(label, some.logits[label]) for label in spaces}) for some in found)
+    novelty = None if calibration is None else calibration.novelty
+    unit = "donor" if calibration is None else calibration.unit
+
+    def annotated(some: Classified) -> Annotation:
+        new = None if novelty is None else novelty.p_values(novelty.scores(some.embedding), unit)
+        labels = {label: said_of(label, some.logits[label]) for label in spaces}
+        return Annotation(some.numbers, labels, some.embedding, new)
+
+    return map(annotated, found)
+
+
+def join_annotations(parts: Sequence[Annotation]) -> Annotation:
+    """Return annotations of some cells each, one at least, as one of all."""
+
+    def joined(arrays: Iterable[npt.NDArray]) -> npt.NDArray:
+        return np.concatenate(list(arrays))
+
+    labels = {
+        label: replace(
+            first,
+            probabilities=joined(one.labels[label].probabilities for one in parts),
+            said=joined(one.labels[label].said for one in parts),
+            said_probability=joined(one.labels[label].said_probability for one in parts),
+        )
+        for label, first in parts[0].labels.items()
+    }
+    new = None if parts[0].novelty is None else joined(one.novelty for one in parts)
+    return Annotation(joined(one.numbers for one in parts), labels, joined(one.embedding for one in parts), new)
 
 
 def label_spaces(model: TrainedModel) -> dict[str, LabelSpace]:
@@ -293,7 +316,8 @@ def classify_cells(
         with torch.no_grad():
             logits = model.network.classify(read.encoded)
         found = {label: some.float().cpu().numpy() for label, some in logits.items()}
-        return Classified(read.numbers, found, read.batch.labels.cpu().numpy(), read.batch.donor.cpu().numpy())
+        known = (one.cpu().numpy() for one in (read.batch.labels, read.batch.donor))
+        return Classified(read.numbers, found, *known, read.encoded.embedding.float().cpu().numpy())
 
     return map(classify, read_cells(model, cells, numbers, options))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .annotation import UNKNOWN
+from .donor_counts import donor_interval
 from .errors import ModelInputError
 
 if TYPE_CHECKING:
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
     from .annotation import Annotation
 
     Codes = npt.NDArray[np.int32]
-
-DRAWS = 2_000
-"""Times that donors are drawn anew."""
-INSIDE = (2.5, 97.5)
-"""Percentiles between which an interval lies."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +108,7 @@ def score_terms(space: LabelSpace, said: Codes, truth: Codes, donors: npt.NDArra
     f1 = 2 * common / (lines[said].sum() + lines[truth].sum())
     _, places = np.unique(donors, return_inverse=True)
     wrong = np.bincount(places, told & ~fit) / np.bincount(places)
-    interval = (0.0, 1.0)
-    if len(wrong) > 1:
-        drawn = np.random.default_rng(seed).integers(0, len(wrong), (DRAWS, len(wrong)))
-        interval = tuple(float(one) for one in np.percentile(wrong[drawn].mean(1), INSIDE))
     return LabelScore(
         len(truth), len(wrong), float(told.mean()), float(exact.mean()), float((fit & ~exact).mean()), float(f1),
-        float(wrong.mean()), interval,
+        float(wrong.mean()), donor_interval(wrong, seed),
     )  # fmt: skip

@@ -2,12 +2,13 @@
 
 Per label a temperature, which makes the probabilities as high as they are right, and for each threshold how many cells
 of each donor were told a wrong term. `Calibration.threshold` turns a risk into a threshold by conformal risk control
-(Angelopoulos et al. 2022, arXiv:2208.02814) with donors as units: cells of a donor are alike, new cells come of new
-donors. Used by annotation.py; written as JSON beside a model.
+(donor_counts.py) with donors as units. Donors that had no part in it are counted beside them, so that coverage.py can
+say whether it holds. Used by annotation.py; written as JSON beside a model, sealed by its own digest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -16,8 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .annotation import TermChoice, Threshold, classify_cells, label_spaces, softmax
+from .calibration_donors import held_out_donors
+from .donor_counts import DonorCounter, DonorCounts, lowest_threshold
+from .embedding import embed_blocks
 from .errors import ModelInputError
-from .inference import InferenceOptions, cells_of_split, context_of
+from .inference import InferenceOptions, context_of
+from .novelty import NoveltyCalibration, calibrate_novelty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,11 +32,12 @@ if TYPE_CHECKING:
     from loaders import Cells
     from ontology import LabelSpace
 
+    from .calibration_donors import HeldOutDonors
     from .checkpoint import TrainedModel
 
     Numbers = npt.NDArray[np.int64]
 
-FORMAT = "panatlas calibration 1"
+FORMAT = "panatlas calibration 2"
 GRID = tuple(step / 100 for step in range(1, 101))
 """Thresholds that are tried."""
 COLDEST, WARMEST = 0.05, 20.0
@@ -54,13 +60,11 @@ class LabelCalibration:
     ece: tuple[float, float] | None
     """Expected calibration error of the most likely leaf before and after, over the cells whose class is a leaf; None
     where there is none. After is told of the very cells that the temperature was chosen on."""
-    donors: tuple[str, ...]
-    """Donors with such cells."""
-    cells: tuple[int, ...]
-    """Cells with a class, by donor."""
-    wrong: tuple[tuple[int, ...], ...]
-    """How many of them are told a wrong term, by donor, at each threshold of `GRID`. Right is their class and what lies
-    above it: a term below a coarse class cannot be checked, and counts as wrong."""
+    calibrated: DonorCounts
+    """Cells with a class, and how many of them are told a wrong term at each threshold of `GRID`. Right is their class
+    and what lies above it: a term below a coarse class cannot be checked, and counts as wrong."""
+    tested: DonorCounts | None = None
+    """The same of donors that had no part in it."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +74,25 @@ class Calibration:
     model: str
     """Digest of the model; empty for one that was never saved."""
     split: str
-    """Whose cells were looked at."""
+    """Whose cells were looked at: names of splits, or `all`."""
     length: int
     """Genes of a context that were shown."""
     neighbours: int
     """Stored neighbours that were shown."""
     seen: int
-    """Cells of the split that were left out, as the model was trained on them."""
+    """Cells that were left out, as the model was trained on cells of their donors."""
     labels: Mapping[str, LabelCalibration]
     """By label; those without a cell that has a class are left out."""
+    novelty: NoveltyCalibration | None = None
+    """How unlike known cells a cell may be."""
+    unit: Unit = "donor"
+    """What is taken to be exchangeable with what comes; see `threshold`."""
 
     def temperature(self, label: str) -> float:
         """Return what a label's logits are divided by; 1 where there was no cell to tell it from."""
         return self.labels[label].temperature if label in self.labels else 1.0
 
-    def threshold(self, label: str, risk: float, unit: Unit = "donor") -> Threshold:
+    def threshold(self, label: str, risk: float, unit: Unit | None = None) -> Threshold:
         """Return the lowest threshold of `GRID` at which terms are wrong as rarely as asked for.
 
         Parameters
@@ -94,9 +102,9 @@ class Calibration:
         risk
             Share of cells that may be told a wrong term, 0 to 1; `unknown` is never wrong.
         unit
-            What is taken to be exchangeable with what comes. With `donor` the share is each donor's, and holds on
-            average over new donors, however many or few cells one has. With `cell` it holds for further cells of the
-            same donors, and says nothing of others.
+            What is taken to be exchangeable with what comes; None for the calibration's own. With `donor` the share is
+            each donor's, and holds on average over new donors, however many or few cells one has. With `cell` it holds
+            for further cells of the same donors, and says nothing of others.
 
         Returns
         -------
@@ -108,23 +116,26 @@ class Calibration:
         ModelInputError
             When the risk is not between 0 and 1, or there is no such unit.
         """
+        unit = unit or self.unit
         if not 0 < risk < 1:
             raise ModelInputError("risk", risk, "a share above 0 and below 1")
         if unit not in ("donor", "cell"):
             raise ModelInputError("unit", unit, "donor or cell")
         if label not in self.labels:
             return Threshold(math.inf, f"nothing is said: no {self.split} cell has a class of {label}")
-        one = self.labels[label]
-        cells, wrong = np.array(one.cells, dtype=np.float64), np.array(one.wrong, dtype=np.float64)
-        units = len(cells) if unit == "donor" else int(cells.sum())
-        losses = (wrong / cells[:, None]).mean(0) if unit == "donor" else wrong.sum(0) / cells.sum()
-        found = lowest_threshold(losses, units, risk)
+        losses, units = self.labels[label].calibrated.losses(unit)
+        found = lowest_threshold(losses, units, risk, GRID)
         kind, new = ("donors", "new donors") if unit == "donor" else ("cells", "new cells of these donors")
         if found is not None:
             return Threshold(found, f"at most {risk:g} of the cells told a wrong term, for {new}, by {units} {kind}")
         if units < (need := math.ceil(1 / risk - 1)):
             return Threshold(math.inf, f"nothing is said: a risk of {risk:g} takes {need} {kind}, there are {units}")
         return Threshold(math.inf, f"nothing is said: no threshold keeps a risk of {risk:g} on {units} {kind}")
+
+    def fits(self, model: TrainedModel, options: InferenceOptions) -> bool:
+        """Return whether it is of this model, and of cells shown so."""
+        shown = (context_of(model, options).length, options.neighbours)
+        return self.model == model.digest and (self.length, self.neighbours) == shown
 
     def prove_of(self, model: TrainedModel, options: InferenceOptions) -> None:
         """Raise ModelInputError where this is the calibration of another model, or of cells shown otherwise."""
@@ -136,8 +147,9 @@ class Calibration:
             raise ModelInputError("options", options, allowed)
 
     def to_json(self) -> str:
-        """Return the calibration as JSON text."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True) + "\n"
+        """Return the calibration as JSON text, with a sha256 that tells when it was changed."""
+        said = {"format": FORMAT, **asdict(self)}
+        return json.dumps({**said, "sha256": _digest(said)}, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Calibration:
@@ -146,87 +158,103 @@ class Calibration:
         Raises
         ------
         ModelInputError
-            When the text is none.
+            When the text is none, or was changed.
         """
         try:
-            return _calibration_of(**json.loads(text))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            return _calibration_of(json.loads(text))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ModelInputError("calibration", text[:40], f"the JSON of {FORMAT} ({error})"[:200]) from error
-
-
-def lowest_threshold(losses: npt.NDArray[np.float64], units: int, risk: float) -> float | None:
-    """Return the lowest of `GRID` whose loss is under control, or None.
-
-    A loss at threshold t counts as the largest at t or above, so that it never rises. Then the lowest t with
-    (n * loss + 1) / (n + 1) <= risk has an expected loss of at most `risk` for one more unit that is exchangeable
-    with the n that were measured, each of a loss from 0 to 1.
-
-    Parameters
-    ----------
-    losses
-        Mean over the units at each threshold of `GRID`.
-    units
-        How many there are.
-    risk
-        Allowed loss.
-    """
-    highest = np.maximum.accumulate(losses[::-1])[::-1]
-    fit = np.flatnonzero((units * highest + 1) / (units + 1) <= risk)
-    return GRID[fit[0]] if len(fit) else None
 
 
 def calibrate(
     model: TrainedModel,
     cells: Cells,
-    split: str = "validation",
+    held: HeldOutDonors | None = None,
     *,
     options: InferenceOptions | None = None,
-    most: int = 16_384,
-    seed: int = 0,
 ) -> Calibration:
-    """Return how far a model's probabilities are to be trusted, by cells it was not trained on.
+    """Return how far a model's probabilities are to be trusted, by donors it was not trained on.
 
     The temperature and the thresholds are chosen on the same cells. It is one number per label, which hardly moves
-    the thresholds' guarantee; whoever wants it whole measures it on a third split.
+    the thresholds' guarantee; the donors that test show it whole.
 
     Parameters
     ----------
     model
         The model.
     cells
-        A pack, a store or an AnnData with splits, donors and labels.
-    split
-        Whose cells.
+        A pack, a store or an AnnData with donors and labels.
+    held
+        Whose cells calibrate, and whose test; None for those that `held_out_donors` finds.
     options
         What is shown of each, as `annotate` will show it; None for the defaults.
-    most
-        Cells at most, drawn by `seed`.
-    seed
-        Of the draw.
 
     Raises
     ------
     ModelInputError
-        As `read_cells`; when the model tells no classes apart, or has been trained on all cells of the split.
+        As `read_cells` and `held_out_donors`; when the model tells no classes apart.
     """
     options, spaces = options or InferenceOptions(), label_spaces(model)
-    chosen = cells_of_split(model, cells, split, most, seed)
-    roles = model.ledger.roles_of(*(cells.codes(f"{name}_high", chosen) for name in ("count_hash", "cell_id")))
-    unseen = chosen[roles <= 0]  # not found, or used to choose the weights only
-    if not len(unseen):
-        raise ModelInputError("split", f"{split}, all of it trained on", "cells the model was not trained on")
-    parts = list(classify_cells(model, cells, unseen, options))
-    classes, donors = (np.concatenate([getattr(one, name) for one in parts]) for name in ("classes", "donors"))
-    names, labels = cells.about["vocabulary"]["donor"], {}
+    held = held_out_donors(model, cells) if held is None else held
+    here = _read(model, cells, held.calibrating, options)
+    there = _read(model, cells, held.testing, options) if len(held.testing) else None
+    labels = {}
     for column, label in enumerate(model.vocabulary.labels):
-        if label in spaces and (known := classes[:, column] >= 0).any():
-            logits = np.concatenate([one.logits[label] for one in parts])[known]
-            labels[label] = calibrate_label(
-                spaces[label], logits, classes[known, column], np.array(names)[donors[known]]
-            )
-    seen = len(chosen) - len(unseen)
+        if label in spaces and (mine := here.of(label, column)) is not None:
+            others = None if there is None else there.of(label, column)
+            labels[label] = calibrate_label(spaces[label], mine, others)
+    novelty = None
+    if len(held.known):
+        known = np.concatenate([one.values for one in embed_blocks(model, cells, held.known, options=options)])
+        tested = (None, None) if there is None else (there.embedding, there.owners)
+        novelty = calibrate_novelty(known, here.embedding, here.owners, *tested)
     length = context_of(model, options).length
-    return Calibration(model.digest, split, length, options.neighbours, seen, labels)
+    return Calibration(model.digest, held.source, length, options.neighbours, held.seen_cells, labels, novelty)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledLogits:
+    """What a network makes of one label of cells that have a class of it."""
+
+    logits: npt.NDArray[np.float32]
+    """Of the leaves, [cells, leaves]."""
+    codes: Numbers
+    """Class of each cell, leaf or not, [cells]."""
+    donors: npt.NDArray
+    """Names of their donors, [cells]."""
+    datasets: npt.NDArray
+    """Names of their datasets, [cells]."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """Held-out cells as the network reads them."""
+
+    logits: Mapping[str, npt.NDArray[np.float32]]
+    """Of the leaves by label, [cells, leaves]."""
+    classes: Numbers
+    """A code per label of the vocabulary, -1 for none, [cells, labels]."""
+    embedding: npt.NDArray[np.float32]
+    """Codes of their tokens side by side, [cells, dimensions]."""
+    owners: tuple[npt.NDArray, npt.NDArray]
+    """Names of their donors and datasets."""
+
+    def of(self, label: str, column: int) -> LabelledLogits | None:
+        """Return the cells with a class of a label; None where there is none."""
+        known = self.classes[:, column] >= 0
+        if not known.any():
+            return None
+        donors, datasets = self.owners
+        return LabelledLogits(self.logits[label][known], self.classes[known, column], donors[known], datasets[known])
+
+
+def _read(model: TrainedModel, cells: Cells, numbers: Numbers, options: InferenceOptions) -> _Read:
+    parts = list(classify_cells(model, cells, numbers, options))
+    classes, embedding = (np.concatenate([getattr(one, name) for one in parts]) for name in ("classes", "embedding"))
+    logits = {label: np.concatenate([one.logits[label] for one in parts]) for label in parts[0].logits}
+    words = cells.about["vocabulary"]
+    names = (np.array(words[name], dtype=str)[cells.codes(name, numbers)] for name in ("donor", "dataset"))
+    return _Read(logits, classes, embedding, tuple(names))
 
 
 def fit_temperature(space: LabelSpace, logits: npt.NDArray, codes: Numbers) -> float:
@@ -275,62 +303,69 @@ def calibration_error(confidence: npt.NDArray, right: npt.NDArray) -> float:
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def calibrate_label(
-    space: LabelSpace, logits: npt.NDArray[np.float32], codes: Numbers, donors: npt.NDArray[np.str_]
-) -> LabelCalibration:
+def calibrate_label(space: LabelSpace, here: LabelledLogits, there: LabelledLogits | None = None) -> LabelCalibration:
     """Return the calibration of one label.
 
     Parameters
     ----------
     space
         Its classes.
-    logits
-        Of the leaves, [cells, leaves].
-    codes
-        Class of each cell, leaf or not, [cells].
-    donors
-        Names of their donors, [cells].
+    here
+        Cells that calibrate.
+    there
+        Cells of other donors, that test; None for none.
     """
+    logits, codes = here.logits, here.codes
     temperature = fit_temperature(space, logits, codes)
     nll = tuple(negative_log_likelihood(space, logits, codes, one) for one in (1.0, temperature))
     sharp, ece = codes < space.n_leaves, None
     if sharp.any():
         shares = [softmax(logits[sharp], one) for one in (1.0, temperature)]
         ece = tuple(calibration_error(one.max(1), one.argmax(1) == codes[sharp]) for one in shares)
-    names, places = np.unique(donors, return_inverse=True)
-    wrong, choice = np.zeros((len(names), len(GRID)), dtype=np.int64), TermChoice(space)
+    tested = None if there is None else _count(space, there, temperature)
+    return LabelCalibration(temperature, nll, ece, _count(space, here, temperature), tested)
+
+
+def _count(space: LabelSpace, known: LabelledLogits, temperature: float) -> DonorCounts:
+    """Return how many cells are told a term, and a wrong one, by donor, at each threshold of `GRID`."""
+    counter, choice = DonorCounter(known.donors, known.datasets, len(GRID)), TermChoice(space)
     right = np.concatenate([space.positive, np.ones((len(space), 1), bool)], axis=1)  # the last column is unknown
-    for start in range(0, len(codes), AT_ONCE):
+    for start in range(0, len(known.codes), AT_ONCE):
         some = slice(start, start + AT_ONCE)
-        likely = choice.probabilities(softmax(logits[some], temperature).astype(np.float32))
+        likely = choice.probabilities(softmax(known.logits[some], temperature).astype(np.float32))
         said = choice.deepest(likely, GRID)
-        np.add.at(wrong, places[some], ~right[codes[some], said].T)
-    return LabelCalibration(
-        temperature, nll, ece, tuple(names.tolist()), tuple(np.bincount(places).tolist()),
-        tuple(tuple(row) for row in wrong.tolist()),
-    )  # fmt: skip
+        counter.add(some, ~right[known.codes[some], said].T, (said >= 0).T)
+    return counter.counts()
 
 
-def _calibration_of(**said: Any) -> Calibration:
+def _digest(said: Mapping[str, Any]) -> str:
+    """Return a sha256 of what a calibration says."""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _calibration_of(said: Any) -> Calibration:
     """Return a calibration from its JSON values."""
     if said["format"] != FORMAT:
-        raise ValueError(f"format {said['format']}")
+        raise ValueError(f"format {said['format']!r:.60}; calibrate again")
+    if said.pop("sha256") != _digest(said):
+        raise ValueError("it was changed since it was written; calibrate again, or copy it again")
     labels = {str(label): _label_of(**one) for label, one in said["labels"].items()}
     shown = (int(said[name]) for name in ("length", "neighbours", "seen"))
-    return Calibration(str(said["model"]), str(said["split"]), *shown, labels)
+    novelty = None if said["novelty"] is None else NoveltyCalibration.from_json(said["novelty"])
+    if said["unit"] not in ("donor", "cell"):
+        raise ValueError(f"a unit of {said['unit']!r:.60}")
+    return Calibration(str(said["model"]), str(said["split"]), *shown, labels, novelty, said["unit"])
 
 
 def _label_of(**said: Any) -> LabelCalibration:
     """Return a label's calibration from its JSON values."""
+    tested = said.pop("tested")
     one = LabelCalibration(
         float(said.pop("temperature")), tuple(map(float, said.pop("nll"))),
         None if (ece := said.pop("ece")) is None else tuple(map(float, ece)),
-        tuple(map(str, said.pop("donors"))), tuple(map(int, said.pop("cells"))),
-        tuple(tuple(map(int, row)) for row in said.pop("wrong")), **said,
+        DonorCounts.from_json(said.pop("calibrated"), len(GRID)),
+        None if tested is None else DonorCounts.from_json(tested, len(GRID)), **said,
     )  # fmt: skip
-    shapes = {len(one.donors), len(one.cells), len(one.wrong)}
-    if len(shapes) > 1 or any(len(row) != len(GRID) for row in one.wrong) or min(one.cells, default=1) < 1:
-        raise ValueError("donors, cells and counts do not fit each other")
     if not (COLDEST <= one.temperature <= WARMEST):
         raise ValueError(f"a temperature of {one.temperature}")
     return one

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .config import COMPRESSED
+from .config import COMPRESSED, OWN_COMPRESSED
 from .errors import ModelInputError
 
 if TYPE_CHECKING:
@@ -101,17 +101,15 @@ class Compressor(nn.Module):
     Raises
     ------
     ModelInputError
-        When a token has no size in `COMPRESSED`, or `fsq_levels` is below 2.
+        When `fsq_levels` is below 2.
     """
 
     def __init__(self, config: CellConfig, names: Sequence[str]) -> None:
         super().__init__()
-        if unknown := [name for name in names if name not in COMPRESSED]:
-            raise ModelInputError("names", unknown[0], f"one of {', '.join(COMPRESSED)}")
         if config.fsq_levels < 2:
             raise ModelInputError("fsq_levels", config.fsq_levels, "2 or more")
         kept = config.compression == "none"
-        self.sizes = tuple(config.width if kept else COMPRESSED[name] for name in names)
+        self.sizes = tuple(config.width if kept else COMPRESSED.get(name, OWN_COMPRESSED) for name in names)
         self.into = nn.ModuleList(_squeezer(config, size) for size in self.sizes)
         self.back = nn.ModuleList(
             nn.Identity() if kept else nn.Sequential(_layers(size, INNER), nn.Linear(INNER, config.width))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -22,6 +23,10 @@ COMPRESSED = {
     "sex": 2, "organism": 8, "cell_culture": 2, "base": 64,
 }  # fmt: skip
 """Dimensions each cell token is compressed to; scPRINT-2's, and a base token that does not go round the bottleneck."""
+OWN_COMPRESSED = 32
+"""Dimensions of the token of a label that is none of the nine, which fine-tuning adds."""
+LABEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+"""What such a label may be called: it names weights, columns and arrays."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,7 @@ class ModelConfig:
             ("trunk.stochastic_depth", trunk.stochastic_depth, 0 <= trunk.stochastic_depth < 1, "0 up to 1"),
             ("expression.neighbours", self.expression.neighbours, self.expression.neighbours >= 0, "0 or more"),
             ("cell.labels", cell.labels, len(set(cell.labels)) == len(cell.labels), "each label once"),
+            ("cell.labels", cell.labels, all(map(_may_be_label, cell.labels)), "letters, digits and _; not base"),
             ("tasks.noise", self.tasks.noise, all(0 < x <= 1 for x in self.tasks.noise), "above 0, at most 1"),
             ("tasks.masked", self.tasks.masked, 0 < self.tasks.masked < 1, "between 0 and 1"),
         )
@@ -212,6 +218,10 @@ class ModelConfig:
         except (ValueError, RecursionError) as error:
             raise ModelInputError("config", text[:40], f"JSON ({error})") from error
         return read_config(cls, said, "config")
+
+
+def _may_be_label(name: str) -> bool:
+    return name != "base" and LABEL_NAME.fullmatch(name) is not None
 
 
 def preset(size: Size = "small") -> ModelConfig:

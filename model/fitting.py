@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -25,6 +26,7 @@ from loaders import CellDataModule, DataOptions, LoaderOptions, SamplerConfig, m
 
 from .errors import ModelInputError
 from .guards import BestWeights, DivergenceGuard, LegOverError, StateKeeper, weights_of
+from .label_transfer import NO_CLASS
 from .ledger import Ledger, make_ledger
 from .network import Network
 from .objective import Objective
@@ -32,6 +34,7 @@ from .resume_state import ShardedState
 from .sharding import FullySharded
 from .throughput import Throughput
 from .training import TrainingModule
+from .tuning import freeze
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
     from .checkpoint import TrainedModel
     from .recipe import Machine, Recipe
+    from .tuning import Tuning
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +74,12 @@ def fit(
 ) -> Leg:
     """Train from the last saved state, or from the first weights, until the steps or the minutes are over."""
     network, vocabulary = first.network.train(), first.vocabulary
+    freeze(network, recipe.tuning.parts)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(recipe.seed)
         trust = label_trust(cells, vocabulary, first.config.losses.study_labels)
-        objective = Objective(first.config, network, vocabulary, regulators, trust)
+        batches = batches_of(cells, recipe.tuning)
+        objective = Objective(first.config, network, vocabulary, regulators, trust, recipe.tuning, batches)
         module = TrainingModule(network, objective, recipe)
     module.run = hashlib.sha256(f"{first.digest} {cells.fingerprint} {recipe}".encode()).hexdigest()
     if machine.compile:
@@ -116,7 +122,7 @@ def fit(
     sampler = make_sampler(cells, recipe.data.plan, vocabulary)
     ledger = make_ledger(cells, sampler, module.drawn, recipe.data.plan, chosen=best.step >= 0)
     facts["draws"] = sum(module.drawn.values())
-    return Leg(True, network.cpu().eval(), ledger, facts)
+    return Leg(True, network.cpu().eval().requires_grad_(True), ledger, facts)
 
 
 def check(cells: Cells, first: TrainedModel, recipe: Recipe, machine: Machine) -> None:
@@ -125,7 +131,7 @@ def check(cells: Cells, first: TrainedModel, recipe: Recipe, machine: Machine) -
     Raises
     ------
     ModelInputError
-        When this machine has no such device.
+        When this machine has no such device, or the network or the cells lack what is tuned.
     LeakageError
         When cells that are trained on are, or share donors with, held-out ones.
     LoaderInputError
@@ -133,6 +139,10 @@ def check(cells: Cells, first: TrainedModel, recipe: Recipe, machine: Machine) -
     """
     _device(machine)
     label_trust(cells, first.vocabulary, first.config.losses.study_labels)
+    batches_of(cells, recipe.tuning)
+    if missing := [label for label in recipe.tuning.labels if label not in first.network.labels.read]:
+        told = ", ".join(first.network.labels.read) or "none"
+        raise ModelInputError("tuning.labels", missing[0], f"labels the network tells two classes of: {told}")
     plan, collate = recipe.data.plan, recipe.data.collate
     options = _data_options(recipe, replace(machine, workers=0))
     data = CellDataModule(cells, first.vocabulary, plan, collate, options)
@@ -162,6 +172,27 @@ def label_trust(cells: Cells, vocabulary: Vocabulary, weight: float) -> torch.Te
             if scope == "study":
                 out[dataset, column] = weight
     return out
+
+
+def batches_of(cells: Cells, tuning: Tuning) -> torch.Tensor | None:
+    """Return the batch of each cell as a code, -1 for none, int64 [cells]; None where batches are not compared.
+
+    Raises
+    ------
+    ModelInputError
+        When the cells have no such column, or one batch only.
+    """
+    if not tuning.mmd:
+        return None
+    if tuning.between not in cells.about["vocabulary"] or tuning.between not in cells.columns:
+        known = [name for name in cells.about["vocabulary"] if name in cells.columns]
+        raise ModelInputError("tuning.between", tuning.between, f"a column of the cells: {', '.join(sorted(known))}")
+    codes = np.array(cells.column(tuning.between), dtype=np.int64)
+    nothing = np.isin(np.array(cells.about["vocabulary"][tuning.between], dtype=str), sorted(NO_CLASS))
+    codes[np.isin(codes, np.flatnonzero(nothing))] = -1
+    if len(np.unique(codes[codes >= 0])) < 2:
+        raise ModelInputError("tuning.between", tuning.between, "a column with two batches or more")
+    return torch.from_numpy(codes)
 
 
 def make_trainer(folder: Path, recipe: Recipe, machine: Machine, device: str, watchers: list[Callback]) -> Trainer:

@@ -1,5 +1,7 @@
 """New words for a trained model: `with_organism` gives it an organism's genes, `with_classes` a label's classes.
 
+`with_label` gives it a label it had no token for.
+
 Everything that was there keeps its weights to the bit, and so its tokens, codes and expression; only rows are added:
 genes at the end, classes where the hierarchy puts them. New genes have tokens at once, from protein, ortholog group,
 position and biotype. New classes start where they say nothing yet (`leaf_mixes`), until the model is trained on. Used
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from ontology import LabelSpace
 
     from .checkpoint import TrainedModel
+    from .config import ModelConfig
     from .protein_vectors import ProteinVectors
 
 SEED = 0
@@ -127,6 +130,40 @@ def with_classes(model: TrainedModel, label: str, values: Iterable[str]) -> Trai
     return _grown(model, vocabulary, model.table, {"label": label, "classes": added})
 
 
+def with_label(model: TrainedModel, label: str, values: Iterable[str]) -> TrainedModel:
+    """Return the model with a label that it had no cell token for, one of the nine or a user's own.
+
+    Its token, bottleneck and head are new; the other tokens read it as they read each other, so that what they say
+    moves a little. Nothing that is read off the genes moves.
+
+    Parameters
+    ----------
+    model
+        Not changed.
+    label
+        Letters, digits and underscores; it names columns of results. One of the model's labels gets classes only.
+    values
+        As of `with_classes`; of a label of one's own, words, none above another.
+
+    Raises
+    ------
+    ModelInputError
+        When the name cannot be a label's, or there are fewer than two classes.
+    VocabularyError, OntologyError
+        As of `with_classes`.
+    """
+    before = model.vocabulary
+    if label in model.config.cell.labels:
+        return with_classes(model, label, values)
+    config = model.config.changed(cell={"labels": (*model.config.cell.labels, label)})
+    values = [values] if isinstance(values, str) else list(values)
+    vocabulary = before.with_classes(label, values)
+    if vocabulary.labels[label].n_leaves < 2:
+        raise ModelInputError("values", values[:3], f"two classes of {label} at least")
+    entry = {"label": label, "classes": list(vocabulary.labels[label].classes), "token": True}
+    return _grown(model, vocabulary, model.table, entry, config)
+
+
 def leaf_mixes(old: LabelSpace, new: LabelSpace, moved: npt.NDArray[np.int32]) -> tuple[Tensor, Tensor]:
     """Return what the leaves of a longer label start as: new logits = shares @ old logits + added.
 
@@ -163,21 +200,30 @@ def leaf_mixes(old: LabelSpace, new: LabelSpace, moved: npt.NDArray[np.int32]) -
     return torch.from_numpy(shares), torch.from_numpy(added)
 
 
-def _grown(model: TrainedModel, vocabulary: Vocabulary, table: TokenTable, entry: dict[str, Any]) -> TrainedModel:
-    """Return the model rebuilt for a longer vocabulary and table."""
-    former, old = model.network, model.vocabulary
+def _grown(
+    model: TrainedModel,
+    vocabulary: Vocabulary,
+    table: TokenTable,
+    entry: dict[str, Any],
+    config: ModelConfig | None = None,
+) -> TrainedModel:
+    """Return the model rebuilt for a longer vocabulary and table, or with further tokens at the end."""
+    former, old, config = model.network, model.vocabulary, config or model.config
     vocabulary = replace(vocabulary, tokens={**(vocabulary.tokens or {}), "sha256": table.digest})
     prior = former.prior and PriorBias(former.prior.edges, former.prior.weights, vocabulary.n_genes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        network = Network(model.config, vocabulary, table, prior)
+        network = Network(config, vocabulary, table, prior)
     network.to(next(former.parameters()))
     network.tokens = former.tokens.extended(table)
     moved = vocabulary.moved_classes(old)
     mixes = {name: leaf_mixes(old.labels[name], vocabulary.labels[name], moved[name]) for name in former.labels.read}
     network.labels.inherit(former.labels, mixes)
     rest = {n: value for n, value in former.state_dict().items() if not n.startswith(("tokens.", "labels."))}
-    network.load_state_dict({**network.state_dict(), **rest})
+    fresh = network.state_dict()
+    start = rest["reader.start"]
+    rest["reader.start"] = torch.cat([start, fresh["reader.start"][len(start) :]])
+    network.load_state_dict({**fresh, **rest})
     entries = [*([] if model.digest else model.facts.get("added", [])), entry]  # since what `grown_from` names
     facts = {**model.facts, "grown_from": model.digest or model.facts.get("grown_from", ""), "added": entries}
     return replace(model, network=network.eval(), vocabulary=vocabulary, facts=facts, digest="")

@@ -19,16 +19,18 @@ from loaders import SPLITS, CollateConfig, Collator, LoaderInputError
 
 from .config import read_config
 from .errors import ModelInputError
+from .gene_panels import named
 from .objective import make_view
 from .ragged import Ragged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
     from loaders import CellBatch, Cells
 
+    from .attention import Watch
     from .checkpoint import TrainedModel
     from .network import Encoded
 
@@ -52,6 +54,11 @@ class InferenceOptions:
     """cpu, cuda, or whichever there is."""
     least_genes: int = 50
     """Genes that a dataset must share with the model; fewer say too little of a cell, or are the wrong ids."""
+    first: int = 0
+    """Cell, of those asked for, to begin with, whose batches are those they would be among all: for going on."""
+    genes: tuple[str, ...] = ()
+    """Feature ids that every context is, as far as the cell's dataset measured them, zeros included, whatever `length`
+    says; none for contexts as in training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +80,7 @@ def read_cells(
     cells: Cells,
     numbers: Numbers | None = None,
     options: InferenceOptions | None = None,
+    watcher: Callable[[CellBatch, Ragged], Watch] | None = None,
 ) -> Iterator[ReadCells]:
     """Return batches of cells as the network reads them, in order.
 
@@ -89,6 +97,8 @@ def read_cells(
         Which cells, int64 [n], in any order, repeated or not; None for all.
     options
         What is shown; None for the defaults.
+    watcher
+        Is told of each batch before the network reads it, and returns what is shown the blocks' queries and keys.
 
     Raises
     ------
@@ -99,9 +109,15 @@ def read_cells(
     options = options or InferenceOptions()
     device = _device(options.device)
     numbers = _checked(model, cells, numbers, options)
-    collator = Collator(model.vocabulary, cells, context_of(model, options))
-    _prove_genes(collator, numbers, options.least_genes)
-    return _read(model, collator, numbers, (options.batch_size, device))
+    try:
+        collator = Collator(model.vocabulary, cells, context_of(model, options))
+    except LoaderInputError as error:
+        if not options.genes:
+            raise
+        raise ModelInputError("genes", named(options.genes), f"genes of the model, each once ({error})") from error
+    least = min(options.least_genes, len(options.genes)) if options.genes else options.least_genes
+    _prove_genes(collator, numbers, least)
+    return _read(model, collator, numbers[options.first :], (options.batch_size, device), watcher)
 
 
 def context_of(model: TrainedModel, options: InferenceOptions) -> CollateConfig:
@@ -121,8 +137,10 @@ def context_of(model: TrainedModel, options: InferenceOptions) -> CollateConfig:
         trained = CollateConfig(context="most_expressed") if said is None else read_config(CollateConfig, said, "facts")
     except LoaderInputError as error:
         raise ModelInputError("facts", said, f"how a model was trained ({error})") from error
+    listed: dict[str, Any] = {"context": "list", "genes": options.genes} if options.genes else {}
     return replace(
         trained,
+        **listed,
         length=options.length or trained.length,
         zeros="random" if trained.zeros == "neighbours" and not options.neighbours else trained.zeros,
         neighbours=options.neighbours,
@@ -132,7 +150,11 @@ def context_of(model: TrainedModel, options: InferenceOptions) -> CollateConfig:
 
 
 def _read(
-    model: TrainedModel, collator: Collator, numbers: Numbers, how: tuple[int, torch.device]
+    model: TrainedModel,
+    collator: Collator,
+    numbers: Numbers,
+    how: tuple[int, torch.device],
+    watcher: Callable[[CellBatch, Ragged], Watch] | None,
 ) -> Iterator[ReadCells]:
     network, (size, device) = model.network, how
     training, home = network.training, next(network.parameters()).device
@@ -150,7 +172,7 @@ def _read(
             batch = batch.to(device)
             rows = Ragged(batch.offsets, sizes)
             with torch.no_grad():  # not round the yield: it would reach into the caller's code
-                encoded = network.encode(make_view(batch, rows))
+                encoded = network.encode(make_view(batch, rows), watch=watcher and watcher(batch, rows))
             yield ReadCells(some, batch, rows, encoded)
     finally:
         network.train(training).to(home)
@@ -174,6 +196,8 @@ def _checked(model: TrainedModel, cells: Cells, numbers: Numbers | None, options
     for name, number in (("length", options.length), ("batch_size", options.batch_size)):
         if number is not None and number < 1:
             raise ModelInputError(name, number, "1 or more")
+    if options.first < 0 or options.first % options.batch_size:
+        raise ModelInputError("first", options.first, f"a multiple of batch_size, {options.batch_size}")
     if not 0 <= options.neighbours <= (most := model.config.expression.neighbours):
         raise ModelInputError("neighbours", options.neighbours, f"0 to {most}, which this model reads")
     found = np.arange(len(cells)) if numbers is None else np.asarray(numbers)

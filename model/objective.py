@@ -2,7 +2,8 @@
 
 The full pass carries labels, independence, divergence and, decoded from its cell tokens alone, generation; each
 denoising and masking pass carries expression and is a second view for the contrastive term. Losses are means over
-cells of means over genes, so that long contexts weigh like short ones. `LossConfig` holds the weights.
+cells of means over genes, so that long contexts weigh like short ones. `LossConfig` holds the weights; a fine-tuning
+(tuning.py) takes some of the terms, and may add the discrepancy between batches.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from .adversary import Adversary
+from .config import LossConfig
 from .embedding_losses import contrastive, elastic_similarity, independence
 from .label_loss import LabelLoss
 from .likelihoods import mean_among, mean_per_cell, nb_log_likelihood, share_error, zinb_log_likelihood
+from .mmd import mmd_between
+from .tuning import Tuning
 from .views import View, mask, only_neighbours, random_shares, thin
 
 if TYPE_CHECKING:
@@ -45,10 +49,15 @@ class Objective(nn.Module):
         Bool per token: transcription factors, for `tf` masks.
     trust
         Weight of a dataset's labels, by its code and the label's column, [datasets, labels]; None trusts all alike.
+    tuning
+        Which terms are taken; None for all of the configuration's.
+    batches
+        Code of the batch of each cell by its number, int64 [cells]; what `tuning.mmd` looks at.
     """
 
     regulators: Tensor | None
     trust: Tensor | None
+    batches: Tensor | None
 
     def __init__(
         self,
@@ -57,11 +66,16 @@ class Objective(nn.Module):
         vocabulary: Vocabulary,
         regulators: Tensor | None = None,
         trust: Tensor | None = None,
+        tuning: Tuning | None = None,
+        batches: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.tuning = config, tuning or Tuning()
         self.columns = {name: column for column, name in enumerate(vocabulary.labels)}
-        self.of_label = nn.ModuleDict({name: LabelLoss(vocabulary.labels[name]) for name in network.labels.read})
+        # Whoever names labels wants them learnt, also of a base that was trained without any.
+        self.label_weight = config.losses.labels or (LossConfig().labels if self.tuning.labels else 0.0)
+        taken = [name for name in network.labels.read if not self.tuning.labels or name in self.tuning.labels]
+        self.of_label = nn.ModuleDict({name: LabelLoss(vocabulary.labels[name]) for name in taken})
         self.opponents = nn.ModuleDict()
         if config.losses.adversarial and "cell_type" in network.reader.names:
             size = network.compressor.sizes[network.reader.names.index("cell_type")]
@@ -70,6 +84,7 @@ class Objective(nn.Module):
                     self.opponents[name] = Adversary(size, classes)
         self.register_buffer("regulators", regulators, persistent=False)
         self.register_buffer("trust", trust, persistent=False)
+        self.register_buffer("batches", batches, persistent=False)
 
     def forward(
         self, network: Network, batch: CellBatch, rows: Ragged, generator: torch.Generator, step: int
@@ -90,10 +105,14 @@ class Objective(nn.Module):
         weights, tasks = self.config.losses, self.config.tasks
         full = make_view(batch, rows)
         encoded = network.encode(full, sample=self.training)
-        terms: dict[str, Tensor] = {f"labels/{n}": weights.labels * x for n, x in self._labels(network, encoded, batch)}
+        terms: dict[str, Tensor] = {
+            f"labels/{n}": self.label_weight * x for n, x in self._labels(network, encoded, batch)
+        }
         views = [encoded.embedding]
         total = rows.sum(batch.counts)
-        for kind, view in self._passes(full, tasks.noise, tasks.masks, generator):
+        # What is read off the genes of a frozen trunk teaches nothing.
+        noise, masks = ((), ()) if self.tuning.parts == "cells" else (tasks.noise, tasks.masks)
+        for kind, view in self._passes(full, noise, masks, generator):
             seen = network.encode(view, sample=self.training)
             values = network.express(seen, rows, batch.depth, total)
             terms[kind] = weights.denoise * self.expression(values, batch.counts, rows, only=view.hidden)
@@ -102,6 +121,8 @@ class Objective(nn.Module):
             values = network.generate(encoded.compressed.restored, batch.genes, rows, batch.depth, total)
             terms["generate"] = weights.generate * self.expression(values, batch.counts, rows)
         terms |= self._of_embedding(encoded, views, step)
+        if self.tuning.mmd and self.batches is not None:
+            terms["mmd"] = self.tuning.mmd * self._between(network, encoded, batch, self.batches[batch.cell])
         if self.training:
             code = encoded.compressed.codes[network.reader.names.index("cell_type")] if self.opponents else None
             for name, opponent in self.opponents.items():
@@ -150,15 +171,24 @@ class Objective(nn.Module):
         return out
 
     def _labels(self, network: Network, encoded: Encoded, batch: CellBatch) -> list[tuple[str, Tensor]]:
-        if not self.config.losses.labels:
+        if not self.label_weight:
             return []
         found = network.classify(encoded)
         trust = None if self.trust is None else self.trust[batch.dataset]
         return [
-            (n, self.of_label[n](logits, batch.labels[:, column], None if trust is None else trust[:, column]))
-            for n, logits in found.items()
+            (n, loss(found[n], batch.labels[:, column], None if trust is None else trust[:, column]))
+            for n, loss in self.of_label.items()
             for column in (self.columns[n],)
         ]
+
+    def _between(self, network: Network, encoded: Encoded, batch: CellBatch, batches: Tensor) -> Tensor:
+        """Return how far apart batches lie: of the token of `within`, its classes each with itself."""
+        within, codes = self.tuning.within, encoded.embedding
+        if within in network.reader.names:
+            codes = encoded.compressed.codes[network.reader.names.index(within)]
+        known = within in self.columns
+        kinds = batch.labels[:, self.columns[within]] if known else torch.full_like(batches, -1)
+        return mmd_between(codes, batches, kinds)
 
     def _of_embedding(self, encoded: Encoded, views: list[Tensor], step: int) -> dict[str, Tensor]:
         """Return the terms about the shape of the embedding."""

@@ -32,6 +32,7 @@ from .recipe import Machine, Recipe, fitted
 from .run_lock import alone, write_changed
 from .tensor_files import PART
 from .token_table import make_token_table
+from .tuning import Tuning, count_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 RUN_FORMAT = "panatlas run 1"
 _NAME_ONE = "name the folder of a run, which `panatlas train` made"
+LINEAGE = ("base", "grown_from", "added")
+"""Facts of a model that is begun with that those of the trained one keep: which model it was, and what it was given."""
 WAIT_S = 600
 """Longest that another rank waits for the first one to lay out the folder."""
 
@@ -212,13 +215,14 @@ def _leg(folder: Path, cells: Cells | None, machine: Machine) -> TrainingRun:
         "folder": str(folder), "finished": done.finished, "release": cells.about.get("release"),
         "seed": recipe.seed, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
         "parameters": sum(one.numel() for one in first.network.parameters()), "start": said["start"], **done.facts,
+        "trained_parameters": count_weights(first.network, recipe.tuning.parts)["tuned"],
     }  # fmt: skip
     if done.finished and done.network is not None:
         ledger = done.ledger.joined(first.ledger if len(first.ledger) else None)
         kept = ("release", "seed", "steps", "draws", "cells_seen")
         about = {name: facts.get(name) for name in kept} | {
             "recipe": said["recipe"], "cells": cells.fingerprint, "content_sha256": cells.about.get("content_sha256"),
-            "start": said["start"], "vectors": said.get("vectors", {}), "roles": ledger.tally,
+            "start": said["start"], "vectors": said.get("vectors", {}), "roles": ledger.tally, **_lineage(first),
         }  # fmt: skip
         shutil.rmtree(folder / "model", ignore_errors=True)
         made = save_model(folder / "model", TrainedModel(done.network, first.vocabulary, ledger, about))
@@ -252,7 +256,8 @@ def _lay_out(
         if start.config.to_json() != config.to_json():
             raise ModelInputError("config", "another one", "the configuration of the model that is begun with")
         network, vocabulary, ledger = start.network, start.vocabulary, start.ledger
-    first = TrainedModel(network, vocabulary, ledger, {"start": start.digest if start else None})
+    facts = {"start": start.digest if start else None} | ({} if start is None else _lineage(start))
+    first = TrainedModel(network, vocabulary, ledger, facts)
     _regulators(vocabulary, beginning.regulators)
     check(cells, first, recipe, machine)
     shutil.rmtree(folder / "start", ignore_errors=True)
@@ -266,11 +271,16 @@ def _read_run(folder: Path) -> dict[str, Any]:
         for name in ("recipe", "config", "begun", "regulators", "start"):
             said[name]
         said["cells"]["fingerprint"], said["cells"]["place"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        said["recipe"].setdefault("tuning", _json(Tuning()))  # a run from before there was one
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(str(folder), f"it holds no run ({error})"[:200], _NAME_ONE) from error
     if not known:
         raise CheckpointError(str(folder), f"its run is of format {said['format']!r:.40}", _NAME_ONE)
     return said
+
+
+def _lineage(model: TrainedModel) -> dict[str, Any]:
+    return {name: model.facts[name] for name in LINEAGE if name in model.facts}
 
 
 def _read_receipt(folder: Path) -> dict[str, Any]:

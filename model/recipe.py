@@ -15,6 +15,7 @@ import torch
 from loaders import CollateConfig, SamplerConfig, SamplingPlan
 
 from .errors import ModelInputError
+from .tuning import Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,6 +69,8 @@ class Recipe:
     """Validations without a better loss after which training ends; 0 goes on to the last step."""
     data: DataRecipe = field(default_factory=DataRecipe)
     """Which cells and genes."""
+    tuning: Tuning = field(default_factory=Tuning)
+    """Which weights are trained, and what for; pre-training trains all of them for all there is."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .ontology_files import fetch_ontology, import_ontology, read_ontology
     from .organisms import Organism, get_organism, list_organisms
     from .ortholog_search import find_orthologs
-    from .orthologs import OrthologTable, agreement, load_orthologs
+    from .orthologs import OrthologTable, agreement, load_orthologs, one_to_one_orthologs
     from .overrides import overrides_digest
     from .own_organisms import add_organism_row, tentative_organism
     from .places import cache_dir, home
@@ -122,6 +122,7 @@ _HOMES = {
         "OrthologTable",
         "agreement",
         "load_orthologs",
+        "one_to_one_orthologs",
     ),
     "overrides": ("overrides_digest",),
     "own_organisms": (
@@ -229,6 +230,7 @@ __all__ = [
     "make_gene_table",
     "make_label_space",
     "make_projector",
+    "one_to_one_orthologs",
     "ontology_release",
     "ortholog_groups",
     "orthologs_key",

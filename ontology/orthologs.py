@@ -231,6 +231,40 @@ def pair_types(left: npt.ArrayLike, right: npt.ArrayLike) -> npt.NDArray[np.obje
     return np.array(TYPES, dtype=object)[many_right.astype(int) + many_left.astype(int)]
 
 
+def one_to_one_orthologs(first: str, second: str) -> pd.DataFrame:
+    """Return the one-to-one orthologs of two organisms, columns first and second; each gene with itself for one.
+
+    Two organisms neither of which is human meet in human: a pair is one whose genes are both the only ortholog of one
+    human gene, and it theirs.
+
+    Parameters
+    ----------
+    first, second
+        Any spelling.
+
+    Raises
+    ------
+    ReferenceMissingError
+        When an organism has no table of orthologs; the message says what to run.
+    """
+    names = [get_organism(one).experiment for one in (first, second)]
+    human = get_organism("human").experiment
+
+    def with_human(organism: str) -> pd.DataFrame:
+        frame = load_orthologs(organism).linked()
+        return frame.loc[frame["type"] == "one2one", ["gene", "human_gene"]]
+
+    if names[0] == names[1]:
+        ids = load_gene_table(names[0]).ids.astype(object)
+        return pd.DataFrame({"first": ids, "second": ids})
+    if human in names:
+        frame = with_human(names[1] if names[0] == human else names[0])
+        columns = ("second", "first") if names[0] == human else ("first", "second")
+        return frame.set_axis(columns, axis=1)[["first", "second"]].reset_index(drop=True)
+    both = with_human(names[0]).merge(with_human(names[1]), on="human_gene", suffixes=("_first", "_second"))
+    return both[["gene_first", "gene_second"]].set_axis(["first", "second"], axis=1)
+
+
 def agreement(first: OrthologTable, second: OrthologTable) -> dict[str, float]:
     """Return how far two tables of one organism agree, over the pairs in the gene tables.
 

@@ -150,7 +150,9 @@ def test_every_leg_names_a_function_and_no_two_rows_are_called_alike():
 def test_a_peer_that_cannot_be_installed_is_a_row_that_says_so(tmp_path, monkeypatch):
     settings = {"PATH": "/usr/bin:/bin", "UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path / "cache")}
     monkeypatch.setattr(loader_environments, "index_settings", lambda: iter([dict(settings)]))
-    said = loader_environments._make(tmp_path / "nobody", sys.executable, ("no-such-distribution-at-all==1",))
+    said = loader_environments.make_environment(
+        tmp_path / "nobody", sys.executable, ("no-such-distribution-at-all==1",)
+    )
     assert said.startswith("not run: no-such-distribution-at-all==1 cannot be installed here")
     leg = next(leg for leg in loader_legs.PEER_LEGS if leg.environment == "peers")
     row = loaders.run_leg(leg, tmp_path, {"peers": said}, seconds=1, cold=1)

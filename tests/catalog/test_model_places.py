@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 from types import SimpleNamespace
 
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from catalog import cli_models, console
+from catalog import console
 from catalog.errors import CatalogInputError, exit_code
 from catalog.model_commands import change_config, make_recipe
 from catalog.model_places import CellPlace, model_folder, read_adata, read_genes, read_network, run_folder
@@ -156,10 +155,3 @@ def test_progress_is_a_line_every_ten_seconds_where_there_is_no_terminal(monkeyp
     told = stream.getvalue().splitlines()
     assert [text.split(":")[0] for text in told] == ["step 10 of 100", "step 30 of 100", "step 50 of 100"]
     assert told[1].endswith("loss 0.03333, 2,000 cells/s, 1.5% waiting for data, 42 s left")
-
-
-@pytest.mark.parametrize("name", ["train", "resume", "was_trained_on"])
-def test_every_argument_is_explained(name):
-    function = getattr(cli_models, name)
-    explained = {word for line in inspect.getdoc(function).splitlines() for word in line.strip().split(", ")}
-    assert not set(inspect.signature(function).parameters) - explained

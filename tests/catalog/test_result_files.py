@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from catalog.errors import CatalogInputError
-from catalog.result_files import CHUNK_BYTES, check_output, digest_of_file, new_result, storable
+from catalog.result_files import CHUNK_BYTES, check_output, digest_of_file, new_result, refuse_same_file, storable
 
 N = 700
 
@@ -148,3 +148,16 @@ def test_what_authors_wrote_comes_through_whatever_it_is(tmp_path):
     assert found["bytes"].dtype == np.uint8
     assert found["category"].tolist()[:2] == ["z", "a"]
     assert storable(obs)["category"].cat.categories.tolist() == ["z", "a", "unused"]
+
+
+def test_what_a_result_is_made_of_is_never_its_output(tmp_path):
+    one, link, other = tmp_path / "one.h5ad", tmp_path / "link.h5ad", tmp_path / "other.h5ad"
+    one.write_bytes(b"1")
+    link.symlink_to(one)
+    other.write_bytes(b"2")
+    for given in ((one,), (None, str(link)), (other, str(one))):
+        with pytest.raises(CatalogInputError, match="another file than the input"):
+            refuse_same_file(one, *given)
+    refuse_same_file(one, other, None, "release:r1")
+    refuse_same_file(None, one)
+    refuse_same_file(tmp_path / "new.h5ad", one)

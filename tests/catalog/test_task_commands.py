@@ -21,6 +21,7 @@ from catalog.errors import REJECTED, USAGE, CatalogInputError
 from catalog.model_places import read_adata
 from model import (
     Calibration,
+    DonorCounts,
     InferenceOptions,
     LabelCalibration,
     annotate,
@@ -186,7 +187,8 @@ def test_only_the_labels_that_are_asked_for_are_written(ask):
 
 
 def test_a_calibration_is_used_when_it_is_of_the_model(ask, model):
-    one = LabelCalibration(4.0, (1.0, 0.9), None, ("a",), (10,), ((1,) * 100,))
+    counts = DonorCounts(("a",), ("x",), (10,), ((1,) * 100,), ((10,) * 100,))
+    one = LabelCalibration(4.0, (1.0, 0.9), None, counts)
     mine = Calibration(model.digest, "validation", 64, 0, 0, {"cell_type": one})
     Path("mine.json").write_text(mine.to_json())
     code, told, err = ask("annotate", "--calibration", "mine.json", "--alpha", "0.6")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -17,15 +18,16 @@ from model.annotation import TermChoice, annotate, softmax
 from model.calibration import (
     GRID,
     Calibration,
+    LabelledLogits,
     calibrate,
     calibrate_label,
     calibration_error,
     fit_temperature,
-    lowest_threshold,
     negative_log_likelihood,
 )
+from model.calibration_donors import held_out_donors
+from model.donor_counts import lowest_threshold
 from model.inference import InferenceOptions
-from model.ledger import Ledger
 from ontology import LabelSpace, load_ontology, make_label_space
 from tests.model.annotated_cells import (
     CD4,
@@ -44,7 +46,13 @@ from tests.model.toy_batches import flat
 
 @cache
 def made() -> Calibration:
-    return calibrate(annotating_model(), annotated_cells(), options=OPTIONS)
+    """Return the calibration by all validation donors."""
+    return of_validation(annotating_model())
+
+
+def of_validation(model) -> Calibration:
+    held = held_out_donors(model, annotated_cells(), splits=("validation",), testing=0)
+    return calibrate(model, annotated_cells(), held, options=OPTIONS)
 
 
 def overconfident(rng: np.random.Generator, space: LabelSpace, cells: int, sharp: float) -> tuple[np.ndarray, ...]:
@@ -100,14 +108,14 @@ def test_held_out_donors_give_a_better_likelihood_and_every_label_its_own_temper
     assert set(found.labels) == {"cell_type", "sex"}
     for one in found.labels.values():
         assert one.nll[1] < one.nll[0]
-        assert len(one.donors) == N_DONORS // 3
-        assert sum(one.cells) == len(annotated_cells()) // 3
+        assert len(one.calibrated.donors) == N_DONORS // 3
+        assert sum(one.calibrated.cells) == len(annotated_cells()) // 3
     sure = found.labels["cell_type"]  # a head that learned by heart is too sure
     assert sure.temperature > 1.2
     assert sure.ece[1] < sure.ece[0]
     assert found.temperature("sex") != sure.temperature
     assert found.temperature("disease") == 1
-    assert found == calibrate(annotating_model(), annotated_cells(), options=OPTIONS)
+    assert found == of_validation(annotating_model())
 
 
 @pytest.mark.parametrize("label", ["cell_type", "sex"])
@@ -119,12 +127,14 @@ def test_wrong_terms_are_counted_by_donor_as_annotate_says_them(label):
     donor = [words["donor"][code] for code in cells.codes("donor", held)]
     for place in (29, 49, 79, 99):
         said = annotate(model, cells, held, options=OPTIONS, calibration=made(), threshold=GRID[place]).of(label)
-        wrong = dict.fromkeys(one.donors, 0)
+        wrong, told = dict.fromkeys(one.calibrated.donors, 0), dict.fromkeys(one.calibrated.donors, 0)
         for term, true, who in zip(said.terms, truth, donor, strict=True):
             above = load_ontology("CL").ancestors(true) if label == "cell_type" else ()
             wrong[who] += term not in ("unknown", true, *above)
-        assert [row[place] for row in one.wrong] == list(wrong.values())
-    assert sum(row[29] for row in one.wrong) > 0
+            told[who] += term != "unknown"
+        assert [row[place] for row in one.calibrated.wrong] == list(wrong.values())
+        assert [row[place] for row in one.calibrated.told] == list(told.values())
+    assert sum(row[29] for row in one.calibrated.wrong) > 0
 
 
 def test_a_threshold_is_the_lowest_that_holds_from_there_on():
@@ -133,7 +143,7 @@ def test_a_threshold_is_the_lowest_that_holds_from_there_on():
         for _ in range(40):
             losses = np.clip(np.linspace(rng.random(), 0, len(GRID)) + rng.normal(size=len(GRID)) * 0.05, 0, 1)
             losses *= rng.random() < 0.9
-            found = lowest_threshold(losses, units, 0.2)
+            found = lowest_threshold(losses, units, 0.2, GRID)
             holds = [t for i, t in enumerate(GRID) if all((units * x + 1) / (units + 1) <= 0.2 for x in losses[i:])]
             assert found == min(holds, default=None)
 
@@ -143,7 +153,7 @@ def new_losses(losses: np.ndarray, donors: int, risk: float, seed: int = 0) -> t
     rng, new = np.random.default_rng(seed), []
     for _ in range(1_500):
         some = rng.integers(0, len(losses), donors + 1)
-        found = lowest_threshold(losses[some[1:]].mean(0), donors, risk)
+        found = lowest_threshold(losses[some[1:]].mean(0), donors, risk, GRID)
         new.append(0.0 if found is None else losses[some[0], GRID.index(found)])
     return float(np.mean(new)), float(np.std(new) / math.sqrt(len(new)))
 
@@ -184,7 +194,8 @@ def test_the_risk_holds_for_terms_of_a_graph_said_of_new_donors():
     for _ in range(60):
         logits, codes = donors(24)
         names = np.repeat([f"d{i}" for i in range(24)], 30)
-        one = calibrate_label(space, logits.reshape(-1, space.n_leaves), codes.ravel(), names)
+        here = LabelledLogits(logits.reshape(-1, space.n_leaves), codes.ravel(), names, np.full(len(names), "one"))
+        one = calibrate_label(space, here)
         limit = replace(made(), labels={"cell_type": one}).threshold("cell_type", risk)
         logits, codes = donors(10)
         for some, true in zip(logits, codes, strict=True):
@@ -223,7 +234,7 @@ def test_annotate_uses_the_temperatures_and_the_thresholds_and_keeps_the_risk_on
     assert 0 < found.threshold.value < 1
     assert "at most 0.3 of the cells" in found.threshold.promise
     place = GRID.index(found.threshold.value)
-    one = made().labels["cell_type"]
+    one = made().labels["cell_type"].calibrated
     assert np.mean([row[place] / n for row, n in zip(one.wrong, one.cells, strict=True)]) <= risk
     assert (found.said >= 0).mean() > 0.5
 
@@ -234,33 +245,30 @@ def test_a_calibration_is_the_same_from_its_json_and_damaged_text_is_refused():
     assert Calibration.from_json(text).to_json() == text
     whole = json.loads(text)
     one = whole["labels"]["sex"]
+    counts = one["calibrated"]
+
+    def sealed(**changes) -> str:
+        said = {**whole, **changes}
+        said.pop("sha256")
+        return json.dumps({**said, "sha256": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()})
+
+    def with_label(**changes) -> str:
+        return sealed(labels={"sex": {**one, **changes}})
+
+    assert set(Calibration.from_json(with_label()).labels) == {"sex"}, "the seal is right"
+    more = [[9_999] * len(GRID), *counts["wrong"][1:]]
     damaged = [
-        "[]", "{}", "no json", json.dumps({**whole, "format": "panatlas calibration 9"}),
-        json.dumps({**whole, "labels": {"sex": {**one, "wrong": one["wrong"][1:]}}}),
-        json.dumps({**whole, "labels": {"sex": {**one, "temperature": 0}}}),
-        json.dumps({**whole, "labels": {"sex": {**one, "colour": 1}}}),
-        json.dumps({**whole, "labels": {"sex": {**one, "nll": 3}}}),
+        "[]", "{}", "no json", sealed(format="panatlas calibration 9"), sealed(unit="tissue"), sealed(novelty=3),
+        sealed(length=math.inf),
+        with_label(calibrated={**counts, "wrong": counts["wrong"][1:]}), with_label(temperature=0),
+        with_label(calibrated={**counts, "wrong": more}), with_label(calibrated={**counts, "datasets": []}),
+        with_label(colour=1), with_label(nll=3), with_label(tested=3),
     ]  # fmt: skip
     for text in damaged:
         with pytest.raises(ModelInputError, match="calibration"):
             Calibration.from_json(text)
-
-
-def test_cells_the_model_was_trained_on_are_left_out():
-    cells, model = annotated_cells(), annotating_model()
-    held = np.flatnonzero(cells.column("split") == 1)
-    hashes = cells.codes("count_hash_high", held)
-
-    def ledger(some, role):
-        rising = np.sort(hashes[:some])
-        return Ledger(rising, np.zeros(some, np.uint64), np.full(some, role, np.uint8))
-
-    found = calibrate(replace(model, ledger=ledger(40, 2)), cells, options=OPTIONS)
-    assert found.seen == 40
-    assert sum(found.labels["sex"].cells) == len(held) - 40
-    assert calibrate(replace(model, ledger=ledger(40, 0)), cells, options=OPTIONS).seen == 0
-    with pytest.raises(ModelInputError, match="all of it trained on"):
-        calibrate(replace(model, ledger=ledger(len(held), 1)), cells, options=OPTIONS)
+    with pytest.raises(ModelInputError, match="changed since it was written"):
+        Calibration.from_json(json.dumps({**whole, "length": 81}))
 
 
 def test_what_is_not_allowed_is_refused_with_the_remedy():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.compression import Compressor, Gaussian, quantise
-from model.config import COMPRESSED, CellConfig
+from model.config import COMPRESSED, OWN_COMPRESSED, CellConfig
 from model.errors import ModelInputError
 from model.heads import ExpressionHead, LabelHeads
 from model.ragged import make_ragged
@@ -72,9 +72,11 @@ def test_quantised_numbers_take_their_levels_and_pass_the_gradient(levels: int) 
     assert torch.allclose(x.grad, 1 - x.detach().tanh() ** 2, atol=1e-5)
 
 
+def test_a_label_of_ones_own_is_compressed_too() -> None:
+    assert Compressor(CONFIG, ("base", "mood")).sizes == (COMPRESSED["base"], OWN_COMPRESSED)
+
+
 def test_what_cannot_be_compressed_is_refused() -> None:
-    with pytest.raises(ModelInputError, match="names"):
-        Compressor(CONFIG, ("base", "mood"))
     with pytest.raises(ModelInputError, match="fsq_levels"):
         Compressor(CellConfig(fsq_levels=1), ("base",))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ontology import OntologyInputError, ReferenceMissingError, get_organism, load_gene_table
@@ -86,6 +86,7 @@ def test_against_a_dictionary(policy: str, pairs: Pairs, cells: list[list[int]])
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+@settings(deadline=None)  # the first example pays for imports
 @given(pairs=pairs_of, cells=cells_of)
 def test_every_count_is_carried_or_accounted_for(policy: str, pairs: Pairs, cells: list[list[int]]) -> None:
     counts = np.array(cells)
