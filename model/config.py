@@ -53,6 +53,8 @@ class ExpressionConfig:
     """Bins of `binned`."""
     neighbours: int = 6
     """Most neighbouring cells the set encoder reads; 0 builds none."""
+    gated: bool = False
+    """The token that says which gene it is grows with the gene's share of the context; False only adds features."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def preset(size: Size = "small") -> ModelConfig:
     ModelInputError
         When there is no such size.
     """
-    base = ModelConfig()
+    base = ModelConfig().changed(expression={"gated": True})
     if size == "tiny":
         return base.changed(
             trunk={"width": 64, "layers": 2, "heads": 4, "kv_heads": 2}, cell={"width": 64, "layers": 2}

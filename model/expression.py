@@ -82,6 +82,17 @@ class ExpressionEncoder(nn.Module):
         around = self.neighbours(neighbour_counts, rows, neighbour_distances)
         return out + (around if around_hidden or hidden is None else around.masked_fill(hidden[:, None], 0))
 
+    def gate(self, counts: Tensor, rows: Ragged, hidden: Tensor | None = None) -> Tensor | float:
+        """Return what tokens are multiplied by, [rows, 1]: 1 + log(1 + 10^4 share), 1 where nothing is shown.
+
+        Added features leave it to attention to find out that a gene counts for more where it is expressed more; this
+        says so from the first step (docs/decisions/0013).
+        """
+        if not self.config.gated:
+            return 1.0
+        shown = counts if hidden is None else counts.masked_fill(hidden, 0)
+        return 1 + _log_shares(shown.to(next(self.own.parameters()).dtype), rows)[:, None]
+
     def _scaled(self, counts: Tensor, rows: Ragged) -> Tensor:
         """Return what the first layer takes: numbers [rows, features], or bins [rows]."""
         if self.config.scale == "binned":
@@ -91,9 +102,13 @@ class ExpressionEncoder(nn.Module):
         if self.config.scale in ("log", "both"):
             parts.append(torch.log2(1 + counts.to(dtype)))
         if self.config.scale in ("sum", "both"):
-            totals = rows.sum(counts.to(dtype)).clamp(min=1)
-            parts.append(torch.log1p(PER * counts.to(dtype) / rows.spread(totals)))
+            parts.append(_log_shares(counts.to(dtype), rows))
         return torch.stack(parts, 1)
+
+
+def _log_shares(counts: Tensor, rows: Ragged) -> Tensor:
+    """Return log(1 + 10^4 share of the context), [rows]."""
+    return torch.log1p(PER * counts / rows.spread(rows.sum(counts).clamp(min=1)))
 
 
 def quantile_bins(counts: Tensor, rows: Ragged, bins: int) -> Tensor:

@@ -88,7 +88,8 @@ class Network(nn.Module):
 
     def encode(self, view: View, *, sample: bool = False, watch: Watch | None = None) -> Encoded:
         """Return what the network makes of a view; `sample` draws codes at random, in training only."""
-        x = self.tokens(view.genes) + self.expression(
+        gate = self.expression.gate(view.counts, view.rows, view.hidden)
+        x = gate * self.tokens(view.genes) + self.expression(
             view.counts, view.rows, hidden=view.hidden,
             neighbour_counts=view.neighbour_counts, neighbour_distances=view.neighbour_distances,
             around_hidden=view.around_hidden,

@@ -139,7 +139,7 @@ class Machine:
 
 
 RATES: dict[str, tuple[float, int, float]] = {
-    "tiny": (2e-3, 200, 0.01), "small": (5e-4, 500, 0.01), "medium": (2e-4, 2_000, 0.1), "large": (5e-5, 4_000, 0.1),
+    "tiny": (5e-4, 200, 0.01), "small": (5e-4, 500, 0.01), "medium": (2e-4, 2_000, 0.1), "large": (5e-5, 4_000, 0.1),
 }  # fmt: skip
 """Learning rate, warm-up and weight decay by size; warm-up and decay are scPRINT-2's, the rates of tiny and small are
 our own, from runs (benchmarks/pretrain.py)."""

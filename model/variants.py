@@ -73,6 +73,8 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("both-scales", "expression", "Counts and shares side by side.", {"expression": {"scale": "both"}}),
     Variant("binned", "expression", "Quantile bins; scPRINT-2: cell types .43 for .62.",
             {"expression": {"scale": "binned"}}),
+    Variant("not-gated", "expression", "Tokens do not grow with the gene's share; features of the count are added only.",
+            {"expression": {"gated": False}}),
     Variant("no-neighbours", "expression", "No neighbouring cells; scPRINT-2, with them: denoising .44 for .02, cell "
             "types .38 for .62.", {"expression": {"neighbours": 0}}),
     Variant("fsq", "cell", "All cell tokens quantised.", {"cell": {"compression": "fsq"}}),

@@ -172,7 +172,7 @@ def test_a_file_goes_nowhere_but_into_an_output_and_a_layer_takes_few_genes(ask,
     assert not list((home / "tasks").iterdir())
 
 
-def test_what_is_found_of_a_release_goes_into_its_atlas_and_comes_back(ask, home, model, monkeypatch):
+def test_what_is_found_of_a_release_goes_into_its_atlas_and_comes_back(ask, home, model, monkeypatch, capsys):
     atlas = str(home / "atlas")
     before = content_hash(open_atlas(atlas))
     genes = ad.read_h5ad(home / "cells.h5ad", backed="r").var_names[:3].tolist()
@@ -209,7 +209,11 @@ def test_what_is_found_of_a_release_goes_into_its_atlas_and_comes_back(ask, home
             assert mine.astype(str).tolist() == theirs.tolist()
     checked = validate(atlas)
     assert (checked.sound, checked.content_hash) == (True, before), checked.findings
+    capsys.readouterr()
     assert run(["info", "--json"]) == DONE
+    listed = json.loads(capsys.readouterr().out)["results"]
+    assert {"embedding", "labels"} <= {one["key"].split("/")[0] for one in listed}
+    assert {one["cells"] for one in listed} == {N}
 
 
 def test_a_variance_of_other_counts_goes_and_cells_that_came_meanwhile_are_no_trouble(ask, home, monkeypatch):
@@ -241,10 +245,3 @@ def test_a_variance_of_other_counts_goes_and_cells_that_came_meanwhile_are_no_tr
     assert validate(atlas).sound
     code, _, err = ask("denoise", "release:r1", "--genes", "genes.txt", "--to-atlas", "--variance")
     assert (code, "--force" in err) == (USAGE, True), err
-
-
-def test_information_lists_results(ask, home, capsys):
-    run(["info", "--json"])
-    listed = json.loads(capsys.readouterr().out)["results"]
-    assert [one["key"].split("/")[0] for one in listed] == ["denoised", "embedding", "labels"]
-    assert {one["cells"] for one in listed} == {N}

@@ -47,6 +47,20 @@ def test_cells_are_encoded_alike_alone_and_together(scale: str) -> None:
         assert torch.allclose(encoder(mine, make_ragged([len(mine)])), together[cell], atol=1e-12)
 
 
+def test_a_gate_is_of_the_share_and_shows_nothing_hidden() -> None:
+    torch.manual_seed(0)
+    encoder = ExpressionEncoder(ExpressionConfig(gated=True), 16).double()
+    rows, counts = make_ragged([3]), torch.tensor([0.0, 30.0, 10.0], dtype=torch.float64)
+    found = encoder.gate(counts, rows)
+    assert np.allclose(found[:, 0].numpy(), 1 + np.log1p([0, 7_500, 2_500]))
+    assert torch.allclose(encoder.gate(counts * 9, rows), found), "depth is no share"
+    hidden = torch.tensor([False, True, False])
+    shown = encoder.gate(counts, rows, hidden)
+    assert torch.equal(shown, encoder.gate(torch.tensor([0.0, 99.0, 10.0], dtype=torch.float64), rows, hidden))
+    assert float(shown[1, 0]) == 1.0
+    assert ExpressionEncoder(ExpressionConfig(), 16).gate(counts, rows) == 1.0
+
+
 def test_shares_do_not_depend_on_depth_and_logs_do() -> None:
     rows, counts = make_ragged(SIZES), some_counts() + 1
     assert torch.allclose(make_encoder("sum")(counts, rows), make_encoder("sum")(3 * counts, rows))
