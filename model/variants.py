@@ -73,7 +73,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("both-scales", "expression", "Counts and shares side by side.", {"expression": {"scale": "both"}}),
     Variant("binned", "expression", "Quantile bins; scPRINT-2: cell types .43 for .62.",
             {"expression": {"scale": "binned"}}),
-    Variant("not-gated", "expression", "Tokens do not grow with the gene's share; features of the count are added only.",
+    Variant("not-gated", "expression", "Tokens do not grow with the gene's share; features are only added.",
             {"expression": {"gated": False}}),
     Variant("no-neighbours", "expression", "No neighbouring cells; scPRINT-2, with them: denoising .44 for .02, cell "
             "types .38 for .62.", {"expression": {"neighbours": 0}}),
