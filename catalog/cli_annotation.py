@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cyclopts import Parameter
 
+from .cli_reading import ReadingOptions
 from .cli_references import Repeatable, Switch  # noqa: TC001 - cyclopts reads the annotations
 
 if TYPE_CHECKING:
@@ -26,29 +27,11 @@ def _commands() -> ModuleType:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class LabelledOptions:
+class LabelledOptions(ReadingOptions):
     """How labelled cells are found and shown to a model."""
 
-    model: str | None = None
-    """Folder of a model or a finished run, or its name in PANATLAS_HOME/models; the newest there unless named."""
-    organism: str | None = None
-    """Whose cells a file has; human unless named. Of a release or pack: only these cells."""
-    layer: str | None = None
-    """Layer of a file with the counts, raw for .raw, X for X; chosen as an ingest does unless named."""
     donor: str | None = None
     """obs column of a file with the donors; found as an ingest finds it unless named."""
-    length: int | None = None
-    """Genes shown of each cell; as many as in training unless given."""
-    batch_size: int = 64
-    """Cells at a time."""
-    least_genes: int = 50
-    """Genes the model must know of an input."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """cpu, cuda, or whichever there is."""
-    force: Switch = False
-    """Write over an output that is there."""
-    json: Switch = False
-    """Print the receipt as JSON on stdout."""
 
 
 PLAIN = LabelledOptions()

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from .cli_reading import ReadingOptions
 from .cli_references import Repeatable, Switch  # noqa: TC001 - cyclopts reads the annotations
 
 if TYPE_CHECKING:
@@ -23,32 +24,7 @@ def _commands(name: str = "generate_commands") -> ModuleType:
     return import_module(f".{name}", __package__)
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class GenerateOptions:
-    """What those that read cells with a model take."""
-
-    model: str | None = None
-    """Folder of a model or a finished run, or its name in PANATLAS_HOME/models; the newest there unless named."""
-    organism: str | None = None
-    """Whose cells a file has; human unless named. Of a release: only these cells."""
-    layer: str | None = None
-    """Layer of a file with the counts, raw for .raw, X for X; chosen as an ingest does unless named."""
-    length: int | None = None
-    """Genes shown of each cell; as many as in training unless given."""
-    batch_size: int = 64
-    """Cells at a time."""
-    least_genes: int = 50
-    """Genes the model must know of an input."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """cpu, cuda, or whichever there is."""
-    force: Switch = False
-    """Write over an output that is there."""
-    json: Switch = False
-    """Print the receipt as JSON on stdout."""
-
-
-PLAIN = GenerateOptions()
+PLAIN = ReadingOptions()
 
 
 @Parameter(name="*")
@@ -80,9 +56,7 @@ class CounterfactualOptions:
     """Of the halves, and of what is swapped in at random."""
 
 
-def counterfactual(
-    source: str, /, *, output: Path, how: CounterfactualOptions, options: GenerateOptions = PLAIN
-) -> int:
+def counterfactual(source: str, /, *, output: Path, how: CounterfactualOptions, options: ReadingOptions = PLAIN) -> int:
     """Say what cells would express with another disease, sex or organism, and compare it with cells that have it.
 
     Parameters
@@ -102,7 +76,7 @@ def embed_genes(
     output: Path,
     only: Repeatable = (),
     least_cells: int = 10,
-    options: GenerateOptions = PLAIN,
+    options: ReadingOptions = PLAIN,
 ) -> int:
     """Embed genes: as the network reads them, or, with cells, as it leaves them there on average.
 

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
     from model import ChangeReport, Counterfactual, Swap, TrainedModel
 
-    from .cli_generate import CounterfactualOptions, GenerateOptions
+    from .cli_generate import CounterfactualOptions
+    from .cli_reading import ReadingOptions
     from .result_files import ResultFile
 
 VERSIONS = ("panatlas", "torch", "anndata")
@@ -52,7 +53,7 @@ VERSIONS = ("panatlas", "torch", "anndata")
 LAYERS = ("panatlas_factual", "panatlas_counterfactual")
 
 
-def counterfactual(source: str, output: Path, how: CounterfactualOptions, options: GenerateOptions) -> int:
+def counterfactual(source: str, output: Path, how: CounterfactualOptions, options: ReadingOptions) -> int:
     """Swap tokens of cells, write what they would express, and compare it with what is observed."""
     people, began = show.people(), time.monotonic()
     _check_places(output, source, how.reference, force=options.force)
@@ -103,7 +104,7 @@ def counterfactual(source: str, output: Path, how: CounterfactualOptions, option
     return DONE
 
 
-def embed_genes(source: str | None, output: Path, chosen: tuple[Sequence[str], int], options: GenerateOptions) -> int:
+def embed_genes(source: str | None, output: Path, chosen: tuple[Sequence[str], int], options: ReadingOptions) -> int:
     """Write genes as vectors."""
     people, began, (only, least) = show.people(), time.monotonic(), chosen
     _check_places(output, source, force=options.force)
@@ -186,7 +187,7 @@ def _blocks(
     )  # fmt: skip
 
 
-def _reading(options: GenerateOptions) -> InferenceOptions:
+def _reading(options: ReadingOptions) -> InferenceOptions:
     return InferenceOptions(
         length=options.length, batch_size=options.batch_size, device=options.device, least_genes=options.least_genes
     )

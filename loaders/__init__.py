@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from .groups import CellGroups, build_groups, group_maxima, load_groups
+    from .label_classes import NO_CLASS
     from .leakage import Leak, find_leaks, refuse_leaks
     from .loader import CellLoader, LoaderOptions
     from .opening import open_cells
@@ -93,6 +94,7 @@ _HOMES = {
         "group_maxima",
         "load_groups",
     ),
+    "label_classes": ("NO_CLASS",),
     "leakage": (
         "Leak",
         "find_leaks",
@@ -152,6 +154,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "NO_CELL",
+    "NO_CLASS",
     "SPLITS",
     "AnnDataCells",
     "BatchError",

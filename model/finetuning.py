@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loaders import SPLITS, SamplerConfig, SamplingPlan
+from loaders import NO_CLASS, SPLITS, SamplerConfig, SamplingPlan
 
 from .annotation import classify_cells
 from .errors import ModelInputError
 from .growth import with_classes, with_label, with_organism
 from .inference import InferenceOptions, context_of
-from .label_transfer import NO_CLASS
 from .ledger import seen_before
 from .pretrain import Beginning, train
 from .recipe import DataRecipe, Recipe

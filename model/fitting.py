@@ -22,11 +22,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from loaders import CellDataModule, DataOptions, LoaderOptions, SamplerConfig, make_sampler
+from loaders import NO_CLASS, CellDataModule, DataOptions, LoaderOptions, SamplerConfig, make_sampler
 
 from .errors import ModelInputError
 from .guards import BestWeights, DivergenceGuard, LegOverError, StateKeeper, weights_of
-from .label_transfer import NO_CLASS
 from .ledger import Ledger, make_ledger
 from .network import Network
 from .objective import Objective

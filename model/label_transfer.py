@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loaders import NO_CLASS
 from ontology import LABELS, one_to_one_orthologs
 
 from .embedding import embed
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     Numbers = npt.NDArray[np.int64]
     Points = npt.NDArray[np.float32] | sp.csr_matrix
 
-NO_CLASS = frozenset({"unknown", "na", ""})
-"""Values that say nothing."""
 NEIGHBOURS = 15
 """Labelled cells that vote."""
 SCALE = 1e4
