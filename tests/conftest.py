@@ -18,11 +18,6 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# tiledbsoma 2.3 aborts now and then in plain reads on a busy machine (docs/care.md), which takes a worker of the tests
-# with it. Read before the first context is made; what is read and written does not depend on it.
-os.environ.setdefault("TILEDB_SM_COMPUTE_CONCURRENCY_LEVEL", "1")
-os.environ.setdefault("TILEDB_SM_IO_CONCURRENCY_LEVEL", "1")
-
 SHARED = Path(__file__).resolve().parents[2] / "shared"  # beside the checkout
 
 
