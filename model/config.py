@@ -55,6 +55,8 @@ class ExpressionConfig:
     """Most neighbouring cells the set encoder reads; 0 builds none."""
     gated: bool = False
     """The token that says which gene it is grows with the gene's share of the context; False only adds features."""
+    linear: int = 0
+    """Numbers of the profile that goes the short way, past the trunk (linear_path.py); 0 builds none."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ class ModelConfig:
             ("trunk.dropout", trunk.dropout, 0 <= trunk.dropout < 1, "0 up to 1"),
             ("trunk.stochastic_depth", trunk.stochastic_depth, 0 <= trunk.stochastic_depth < 1, "0 up to 1"),
             ("expression.neighbours", self.expression.neighbours, self.expression.neighbours >= 0, "0 or more"),
+            ("expression.linear", self.expression.linear, self.expression.linear >= 0, "0 or more"),
             ("cell.labels", cell.labels, len(set(cell.labels)) == len(cell.labels), "each label once"),
             ("cell.labels", cell.labels, all(map(_may_be_label, cell.labels)), "letters, digits and _; not base"),
             ("tasks.noise", self.tasks.noise, all(0 < x <= 1 for x in self.tasks.noise), "above 0, at most 1"),
@@ -234,10 +237,12 @@ def preset(size: Size = "small") -> ModelConfig:
     ModelInputError
         When there is no such size.
     """
-    base = ModelConfig().changed(expression={"gated": True})
+    base = ModelConfig().changed(expression={"gated": True, "linear": 128})
     if size == "tiny":
         return base.changed(
-            trunk={"width": 64, "layers": 2, "heads": 4, "kv_heads": 2}, cell={"width": 64, "layers": 2}
+            trunk={"width": 64, "layers": 2, "heads": 4, "kv_heads": 2},
+            cell={"width": 64, "layers": 2},
+            expression={"linear": 64},
         )
     if size == "small":
         return base

@@ -216,10 +216,12 @@ def _grown(
         network = Network(config, vocabulary, table, prior)
     network.to(next(former.parameters()))
     network.tokens = former.tokens.extended(table)
+    if former.linear is not None:
+        network.linear = former.linear.extended(table, former.tokens.table, len(network.reader.names))
     moved = vocabulary.moved_classes(old)
     mixes = {name: leaf_mixes(old.labels[name], vocabulary.labels[name], moved[name]) for name in former.labels.read}
     network.labels.inherit(former.labels, mixes)
-    rest = {n: value for n, value in former.state_dict().items() if not n.startswith(("tokens.", "labels."))}
+    rest = {n: value for n, value in former.state_dict().items() if not n.startswith(("tokens.", "labels.", "linear."))}
     fresh = network.state_dict()
     start = rest["reader.start"]
     rest["reader.start"] = torch.cat([start, fresh["reader.start"][len(start) :]])

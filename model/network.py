@@ -18,6 +18,7 @@ from .errors import ModelInputError
 from .expression import ExpressionEncoder
 from .gene_tokens import GeneTokens
 from .heads import ExpressionHead, ExpressionValues, LabelHeads
+from .linear_path import LinearPath
 from .trunk import Trunk
 from .xpressor import CellReader
 
@@ -42,6 +43,8 @@ class Encoded:
     """Cell tokens before the bottleneck, [cells, tokens, cell width]."""
     compressed: Compressed
     """Codes, restored tokens and divergence."""
+    smoothed: Tensor | None = None
+    """Log shares of the counts smoothed without the network, [rows]; None without a linear path."""
 
     @property
     def embedding(self) -> Tensor:
@@ -82,9 +85,11 @@ class Network(nn.Module):
         self.trunk = Trunk(config.trunk, config.cell.width)
         self.reader = CellReader(config.cell, width)
         self.compressor = Compressor(config.cell, self.reader.names)
-        self.head = ExpressionHead(width)
+        self.head = ExpressionHead(width, corrects=config.expression.linear > 0)
         leaves = {name: space.n_leaves for name, space in vocabulary.labels.items()}
         self.labels = LabelHeads(self.reader.names, self.compressor.sizes, leaves)
+        size, seats = config.expression.linear, (len(self.reader.names), config.cell.width)
+        self.linear = LinearPath(size, table, *seats) if size else None
 
     def encode(self, view: View, *, sample: bool = False, watch: Watch | None = None) -> Encoded:
         """Return what the network makes of a view; `sample` draws codes at random, in training only."""
@@ -95,17 +100,21 @@ class Network(nn.Module):
             around_hidden=view.around_hidden,
         )  # fmt: skip
         genes = self.trunk(x, view.rows, bias=self._bias(view.genes, view.rows), watch=watch)
-        cells = self.reader(genes, view.rows)
-        return Encoded(genes, cells, self.compressor(cells, sample=sample))
+        cells, smoothed = self.reader(genes, view.rows), None
+        if self.linear is not None:
+            cells, smoothed = cells + self.linear.tokens(self.linear.profile(view)), self.linear.smoothed(view)
+        return Encoded(genes, cells, self.compressor(cells, sample=sample), smoothed)
 
     def express(self, encoded: Encoded, rows: Ragged, depth: Tensor, total: Tensor) -> ExpressionValues:
         """Return expression read off the genes themselves, at the depth and context total asked for, [cells]."""
-        return self.head(encoded.genes, rows, depth, total)
+        return self.head(encoded.genes, rows, depth, total, encoded.smoothed)
 
     def generate(self, cells: Tensor, genes: Tensor, rows: Ragged, depth: Tensor, total: Tensor) -> ExpressionValues:
         """Return expression decoded from restored cell tokens [cells, tokens, cell width] alone, for any genes."""
         bias = self._bias(genes, rows)
-        return self.head(self.trunk(self.tokens(genes), rows, cells=cells, bias=bias), rows, depth, total)
+        made = self.trunk(self.tokens(genes), rows, cells=cells, bias=bias)
+        told = None if self.linear is None else self.linear.told(cells, genes, rows)
+        return self.head(made, rows, depth, total, told)
 
     def classify(self, encoded: Encoded) -> dict[str, Tensor]:
         """Return leaf logits [cells, leaves] by label."""

@@ -26,6 +26,7 @@ from .checkpoint import TrainedModel, load_model, save_model, weights_digest
 from .config import read_config
 from .errors import CheckpointError, ModelInputError
 from .fitting import check, fit
+from .gene_levels import measure_levels
 from .ledger import Ledger
 from .network import Network
 from .recipe import Machine, Recipe, fitted
@@ -252,6 +253,8 @@ def _lay_out(
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(recipe.seed)
             network, ledger = Network(config, vocabulary, table, prior), _empty_ledger()
+        if network.linear is not None:
+            measure_levels(network.linear, cells, vocabulary, recipe.data)
     else:
         if start.config.to_json() != config.to_json():
             raise ModelInputError("config", "another one", "the configuration of the model that is begun with")

@@ -15,6 +15,7 @@ import torch
 from loaders import CollateConfig, SamplerConfig, SamplingPlan
 
 from .errors import ModelInputError
+from .linear_path import LinearPath
 from .tuning import Tuning
 
 if TYPE_CHECKING:
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 class DataRecipe:
     """Which cells a run draws, and which of their genes a model is shown."""
 
-    plan: SamplingPlan = field(default_factory=lambda: SamplingPlan(config=SamplerConfig(kind="balanced")))
-    """Cells: levelled over joint labels, with replacement."""
+    plan: SamplingPlan = field(
+        default_factory=lambda: SamplingPlan(config=SamplerConfig(kind="balanced"), ontology_aware=False)
+    )
+    """Cells: levelled over joint labels, with replacement. A label that is unknown is a class like others: where most
+    cells have none, they would come most of the time (docs/decisions/0014)."""
     collate: CollateConfig = field(
         default_factory=lambda: CollateConfig(shorter_probability=0.2, shortest=800, fewer_neighbours=True)
     )
@@ -49,6 +53,8 @@ class Recipe:
     """Batches per step."""
     learning_rate: float = 1e-3
     """The highest."""
+    linear_rate: float = 10.0
+    """Learning rate of the linear path over that of all else."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How it falls after the warm-up; a function of the step alone, so all ranks agree."""
     warm_up: int = 500
@@ -80,7 +86,7 @@ class Recipe:
         for name in ("warm_up", "validate_every", "validation_cells", "patience"):
             if getattr(self, name) < 0:
                 raise ModelInputError(name, getattr(self, name), "0 or more")
-        for name in ("learning_rate", "clip"):
+        for name in ("learning_rate", "linear_rate", "clip"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ModelInputError(name, getattr(self, name), "a number above 0")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
@@ -160,19 +166,23 @@ def recipe_for(size: Size) -> Recipe:
 
 
 def make_optimizer(modules: Iterable[nn.Module], recipe: Recipe, *, fused: bool = False) -> torch.optim.AdamW:
-    """Return AdamW over the parameters of modules; only matrices of linear layers decay.
+    """Return AdamW over the parameters of modules; only matrices of linear layers decay, and none of the linear path.
 
     Loshchilov and Hutter 2019. Embeddings do not decay: a row that is not drawn would shrink all the same. Nor do
     the tokens that cells and latents begin with, which are embeddings of one row each.
     """
-    decayed, free, seen = [], [], set()
+    decayed, free, short, seen = [], [], [], set()
     for module in modules:
+        paths = [one for one in module.modules() if isinstance(one, LinearPath)]
+        linear = {id(parameter) for path in paths for parameter in path.parameters()}
         matrices = {id(one.weight) for one in module.modules() if isinstance(one, torch.nn.Linear)}
         for parameter in module.parameters():
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                (decayed if id(parameter) in matrices else free).append(parameter)
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
+                kinds = (short, id(parameter) in linear), (decayed, id(parameter) in matrices), (free, True)
+                next(kind for kind, mine in kinds if mine).append(parameter)
+    fast = {"params": short, "weight_decay": 0.0, "lr": recipe.learning_rate * recipe.linear_rate}
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}, fast]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=recipe.learning_rate,

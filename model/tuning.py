@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CELL_PARTS = ("reader", "compressor", "labels")
 """Modules of the network that make cell tokens and what is told of them."""
+OF_PROFILE = ("norm", "into", "back")
+"""Modules of the linear path behind its vectors of genes."""
 READING_BACK = ("read_cells", "norm_cells", "norm_read")
 """Modules of a block of the trunk by which genes read cell tokens; encoding does not pass through them."""
 
@@ -52,7 +54,8 @@ def tuned_modules(network: Network, parts: str) -> list[nn.Module]:
     if parts == "all":
         return [network]
     blocks = [getattr(block, name) for block in network.trunk.blocks for name in READING_BACK]
-    return [*(getattr(network, name) for name in CELL_PARTS), *blocks]
+    short = [] if network.linear is None else [getattr(network.linear, name) for name in OF_PROFILE]
+    return [*(getattr(network, name) for name in CELL_PARTS), *blocks, *short]
 
 
 def freeze(network: Network, parts: str) -> None:
