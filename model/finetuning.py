@@ -85,6 +85,7 @@ class TuningPlan:
         sampler = SamplerConfig(kind="balanced", seed=self.seed)
         collate = replace(context_of(model, InferenceOptions(length=self.length)), seed=self.seed)
         return Recipe(
+            linear_rate=1.0,  # the path has learnt its way; a head start would only fit the few cells there are
             steps=self.steps,
             batch_size=min(self.batch_size, int(splits[0])),
             learning_rate=self.learning_rate or RATES[tuning.parts] * _own_rate(model),

@@ -216,8 +216,8 @@ def _grown(
         network = Network(config, vocabulary, table, prior)
     network.to(next(former.parameters()))
     network.tokens = former.tokens.extended(table)
-    if former.linear is not None:
-        network.linear = former.linear.extended(table, former.tokens.table, len(network.reader.names))
+    if network.linear is not None and former.linear is not None:
+        network.linear.inherit(former.linear, former.tokens.table, table)
     moved = vocabulary.moved_classes(old)
     mixes = {name: leaf_mixes(old.labels[name], vocabulary.labels[name], moved[name]) for name in former.labels.read}
     network.labels.inherit(former.labels, mixes)

@@ -113,33 +113,31 @@ class LinearPath(nn.Module):
         moved = rows.spread(self.back(cells.flatten(1)))
         return self.share[genes] + (self.vectors(self.place[genes]) * moved).sum(1)
 
-    def extended(self, table: TokenTable, old: TokenTable, n_tokens: int) -> LinearPath:
-        """Return the path over a longer table and more tokens; what was there keeps its numbers.
+    def inherit(self, older: LinearPath, before: TokenTable, after: TokenTable) -> None:
+        """Take over the numbers of a path of a shorter table or fewer tokens, to the bit.
 
         New genes have those of their groups, or else the mean over all genes. A group that is new begins as nothing;
         so does what a new cell token tells of genes.
         """
-        vectors = self.vectors.weight
-        new = LinearPath(vectors.shape[1], table, n_tokens, self.seats[1]).to(self.level)
-        new.norm.load_state_dict(self.norm.state_dict())
-        size = len(self.into.weight)
-        places = {name: place for place, name in enumerate(table.groups)}
-        kept = torch.tensor([places[name] for name in old.groups], dtype=torch.int64)
+        size = len(older.into.weight)
+        places = {name: place for place, name in enumerate(after.groups)}
+        kept = torch.tensor([places[name] for name in before.groups], dtype=torch.int64)
+        known = torch.zeros(len(after), dtype=torch.bool, device=self.level.device)
+        known[: len(before)] = True
+        self.norm.load_state_dict(older.norm.state_dict())
         with torch.no_grad():
-            new.weights.copy_(self.weights)
-            new.into.weight[:size], new.into.bias[:size] = self.into.weight, self.into.bias
-            new.back.weight.zero_()
-            new.back.weight[:, :size], new.back.bias[:] = self.back.weight, self.back.bias
-            new.vectors.weight.zero_()
-            new.vectors.weight[kept] = vectors[: len(kept)]
-            new.vectors.weight[len(table.groups) :] = vectors[len(old.groups) :]
-            known = torch.zeros(len(table), dtype=torch.bool, device=self.level.device)
-            known[: len(old)] = True
+            self.weights.copy_(older.weights)
+            self.into.weight[:size], self.into.bias[:size] = older.into.weight, older.into.bias
+            self.back.weight.zero_()
+            self.back.weight[:, :size], self.back.bias[:] = older.back.weight, older.back.bias
+            vectors = older.vectors.weight
+            self.vectors.weight.zero_()
+            self.vectors.weight[kept] = vectors[: len(kept)]
+            self.vectors.weight[len(after.groups) :] = vectors[len(before.groups) :]
             for name in ("level", "share"):
-                values = getattr(new, name)
-                values[: len(old)] = getattr(self, name)
-                values[:] = filled(values, known, new.place)
-        return new
+                values = getattr(self, name)
+                values[: len(before)] = getattr(older, name)
+                values[:] = filled(values, known, self.place)
 
 
 def vector_places(table: TokenTable) -> npt.NDArray[np.int64]:

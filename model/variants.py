@@ -75,6 +75,7 @@ VARIANTS: tuple[Variant, ...] = (
             {"expression": {"scale": "binned"}}),
     Variant("not-gated", "expression", "Tokens do not grow with the gene's share; features are only added.",
             {"expression": {"gated": False}}),
+    Variant("no-linear", "expression", "No linear path past the trunk.", {"expression": {"linear": 0}}),
     Variant("no-neighbours", "expression", "No neighbouring cells; scPRINT-2, with them: denoising .44 for .02, cell "
             "types .38 for .62.", {"expression": {"neighbours": 0}}),
     Variant("fsq", "cell", "All cell tokens quantised.", {"cell": {"compression": "fsq"}}),

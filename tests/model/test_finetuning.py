@@ -42,8 +42,8 @@ from model.ledger import make_ledger
 from model.mmd import mmd_between
 from model.objective import Objective
 from model.ragged import make_ragged
-from model.tuning import READING_BACK, freeze
-from tests.model.small_runs import N_GENES, small_adata, small_cells, small_start
+from model.tuning import OF_PROFILE, READING_BACK, freeze
+from tests.model.small_runs import small_adata, small_cells, small_start
 from tests.model.small_trained import small_trained
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def test_only_the_cell_parts_move_and_what_is_read_off_genes_is_the_same_to_the_
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     cell = {name for name in before if name.split(".")[0] in ("reader", "compressor", "labels")}
     cell |= {name for name in before if any(f".{part}." in name for part in READING_BACK)}
+    cell |= {name for name in before if name.split(".")[:2] in [["linear", part] for part in OF_PROFILE]}
     assert moved <= cell
     for part in ("reader", "compressor", "labels", "trunk"):
         assert any(name.startswith(part) for name in moved), part
@@ -99,7 +100,7 @@ def test_all_parts_move_where_all_are_tuned(base, tmp_path):
     run = tune(base, small_cells(), tmp_path / "run", "cell_type", parts="all")
     before, after = weights_of(base), weights_of(run.model)
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {"tokens", "expression", "trunk", "reader", "compressor", "head", "labels"}
+    assert moved == {"tokens", "expression", "trunk", "reader", "compressor", "head", "labels", "linear"}
     assert run.facts["tuned_weights"]["tuned"] == run.facts["tuned_weights"]["all"]
     assert all(weights.requires_grad for weights in run.model.network.parameters())
 
@@ -201,18 +202,19 @@ def test_cells_without_a_batch_are_of_none():
 
 
 def batched_cells() -> tuple[AnnDataCells, RelabelledCells]:
-    """Return cells of three types in two batches, one of which counts some genes five times too high."""
+    """Return cells of three types in two batches, one of which has the counts of 100 genes in another order."""
     adata = small_adata()
     batches = np.random.default_rng(3).integers(0, 2, adata.n_obs)
     adata.X = adata.X.copy()
-    adata.X[batches == 1, : N_GENES // 3] *= 5
+    other, order = np.flatnonzero(batches == 1), np.random.default_rng(5).permutation(100)
+    adata.X[np.ix_(other, np.arange(100))] = adata.X[np.ix_(other, order)]
     cells = AnnDataCells(adata, "human", {"donor": "donor_id", "split": "split"})
     return cells, RelabelledCells(cells, {"batch": np.array(["a", "b"])[batches].tolist()})
 
 
 def test_batches_come_together_within_types_and_types_stay_apart(base, tmp_path):
     _, cells = batched_cells()
-    plan = TuningPlan(steps=32, batch_size=48, length=100, looks=0, learning_rate=1e-2)
+    plan = TuningPlan(steps=16, batch_size=48, length=100, looks=0, learning_rate=1e-2)
     held, options = np.flatnonzero(cells.column("split") > 0), replace(OPTIONS, length=100)
     found = {}
     for weight in (0.0, 10.0):
@@ -307,7 +309,10 @@ def test_a_label_gets_a_token_and_what_is_read_off_genes_stays(base):
     grown = with_label(base, "my_state", ["low", "high"])
     before, after = weights_of(base), weights_of(grown)
     same = {name for name in before if before[name].shape == after[name].shape}
-    assert set(before) - same == {"reader.start"}
+    assert set(before) - same == {
+        "reader.start",
+        *(f"linear.{one}" for one in ("into.weight", "into.bias", "back.weight")),
+    }
     assert torch.equal(after["reader.start"][:-1], before["reader.start"])
     assert all(torch.equal(before[name], after[name]) for name in same)
     assert not after["labels.read.my_state.3.weight"].any()

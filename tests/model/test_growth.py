@@ -147,7 +147,8 @@ def test_what_is_said_of_old_cells_is_the_same_to_the_bit(model, grown):
 def test_every_old_weight_is_there_to_the_bit(model, grown):
     before, after = model.network.state_dict(), grown.network.state_dict()
     longer = {name for name in before if before[name].shape != after[name].shape}
-    assert longer <= {"tokens.free.weight", "tokens.group.weight"}
+    of_genes = {"linear.vectors.weight", "linear.level", "linear.share"}
+    assert longer <= {"tokens.free.weight", "tokens.group.weight", *of_genes}
     assert all(torch.equal(after[name], before[name]) for name in set(before) - longer)
     assert all(name.startswith("labels.read.organism.") for name in set(after) - set(before))
     assert not any(one.data_ptr() in {p.data_ptr() for p in before.values()} for one in after.values()), (

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from loaders import Collator, make_vocabulary
-from model import Network, make_token_table
+from loaders import Collator, make_sampler, make_vocabulary
+from model import Network, make_token_table, with_label, with_organism
 from model.gene_levels import CELLS, measure_levels
 from model.linear_path import LinearPath, filled, vector_places
 from model.objective import make_view
 from model.ragged import Ragged
-from model.recipe import make_optimizer
 from model.views import View, mask, seeded
-from tests.model.small_runs import small_cells, small_config, small_recipe
+from ontology import load_gene_table
+from tests.model.small_runs import small_cells, small_config, small_recipe, small_start
 
 NUMBERS = np.arange(20)
 
@@ -41,8 +42,9 @@ def view() -> View:
 
 
 def cells_of(view: View) -> list[slice]:
+    """Return the rows of each cell."""
     borders = view.rows.offsets.tolist()
-    return [slice(*pair) for pair in zip(borders[:-1], borders[1:], strict=True)]
+    return [slice(*pair) for pair in pairwise(borders)]
 
 
 def test_a_profile_is_the_sum_of_vectors_by_how_far_levels_are_from_the_mean(path: LinearPath, view: View) -> None:
@@ -57,18 +59,19 @@ def test_a_profile_is_the_sum_of_vectors_by_how_far_levels_are_from_the_mean(pat
     np.testing.assert_allclose(path.profile(view).detach().numpy(), wanted, atol=1e-4)
 
 
-def test_levels_are_the_means_of_what_is_drawn_first(path: LinearPath) -> None:
-    """All the small cells are of one organism and are shown alike, so the means are about those of all of them."""
-    cells, vocabulary = small_cells(), make_vocabulary(small_cells())
-    assert CELLS > len(cells)
-    recipe = small_recipe().data
-    batch = Collator(vocabulary, cells, replace(recipe.collate, length=4096, shortest=4096)).collate(
-        np.arange(len(cells)), np.arange(len(cells))
-    )
-    counts = batch.counts.numpy().reshape(len(cells), -1)
-    shares = counts / batch.depth.numpy()[:, None]
-    found = path.share.numpy()[batch.genes.numpy()[: counts.shape[1]].astype(int)]
-    assert np.corrcoef(found, np.log(shares.mean(0) + 1e-7))[0, 1] > 0.8
+def test_levels_are_means_over_the_contexts_that_are_drawn_first(path: LinearPath) -> None:
+    cells, vocabulary, recipe = small_cells(), make_vocabulary(small_cells()), small_recipe().data
+    sampler, found = make_sampler(cells, recipe.plan, vocabulary), {}
+    assert len(sampler) < CELLS
+    drawn = sampler.draw(0, 0, len(sampler))
+    batch = Collator(vocabulary, cells, recipe.collate).collate(drawn, np.arange(len(drawn)))
+    for cell, (first, last) in enumerate(pairwise(batch.offsets.tolist())):
+        for gene, count in zip(batch.genes[first:last].tolist(), batch.counts[first:last].tolist(), strict=True):
+            found.setdefault(gene, []).append(count / float(batch.depth[cell]))
+    assert 100 < len(found) <= 150
+    for gene, shares in found.items():
+        assert float(path.level[gene]) == pytest.approx(np.log1p(1e4 * np.array(shares)).mean(), rel=1e-4)
+        assert float(path.share[gene]) == pytest.approx(np.log(np.mean(shares) + 1e-7), rel=1e-4)
 
 
 def test_smoothed_shares_mix_the_cell_its_neighbours_and_the_means(path: LinearPath, view: View) -> None:
@@ -76,8 +79,9 @@ def test_smoothed_shares_mix_the_cell_its_neighbours_and_the_means(path: LinearP
     for one in cells_of(view):
         own, near = view.counts[one], view.neighbour_counts[:, one].sum(0)
         means = path.share[view.genes[one].long()].softmax(0)
-        wanted = own + 100 * means + 500 * near / near.sum()
-        np.testing.assert_allclose(found[one], wanted / (own.sum() + 600), rtol=1e-4)
+        some = float(near.sum()) > 0
+        wanted = own + 100 * means + (500 * near / near.sum() if some else 0)
+        np.testing.assert_allclose(found[one], wanted / (own.sum() + (600 if some else 100)), rtol=1e-4)
         assert float(found[one].sum()) == pytest.approx(1, abs=1e-4)
 
 
@@ -89,7 +93,7 @@ def test_what_is_hidden_says_nothing(path: LinearPath, view: View) -> None:
     assert not torch.equal(path.profile(hiding), path.profile(view))
 
 
-def test_an_untrained_head_says_what_was_smoothed(view: View) -> None:
+def test_an_untrained_head_says_little_else_than_what_was_smoothed(view: View) -> None:
     vocabulary = make_vocabulary(small_cells())
     network = Network(small_config(), vocabulary, make_token_table(vocabulary)).eval()
     measure_levels(network.linear, small_cells(), vocabulary, small_recipe().data)
@@ -98,29 +102,29 @@ def test_an_untrained_head_says_what_was_smoothed(view: View) -> None:
         total = view.rows.sum(view.counts)
         told = network.express(encoded, view.rows, view.depth, total)
     share = told.mean / view.rows.spread(total)
-    np.testing.assert_allclose(share, network.linear.smoothed(view).detach().exp(), rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(share, network.linear.smoothed(view).detach().exp(), rtol=0.02)
 
 
-def test_a_longer_table_and_more_tokens_leave_what_was_there_as_it_was(path: LinearPath, view: View) -> None:
-    vocabulary = make_vocabulary(small_cells())
-    old = make_token_table(vocabulary)
-    both = replace(vocabulary, organisms=(*vocabulary.organisms, "mus_musculus"),
-                   genes=(*vocabulary.genes, make_vocabulary(small_cells("mouse")).genes[0]))  # fmt: skip
-    longer = path.extended(make_token_table(both), old, 4)
+def test_a_new_organism_and_a_new_token_leave_what_was_there_as_it_was(view: View) -> None:
+    start = small_start().model
+    measure_levels(start.network.linear, small_cells(), start.vocabulary, small_recipe().data)
+    path = start.network.linear
+    genes = load_gene_table("mouse").ids[:3000].tolist()
+    grown = with_label(with_organism(start, "mouse", genes), "ethnicity", ["African", "Asian"])
+    longer, size = grown.network.linear, len(path.level)
+    assert (len(longer.level), longer.seats[0]) == (size + 3000, path.seats[0] + 1)
     assert torch.equal(longer.profile(view), path.profile(view))
     assert torch.equal(longer.smoothed(view), path.smoothed(view))
-    assert torch.equal(longer.tokens(path.profile(view))[:, :3], path.tokens(path.profile(view)))
-    cells = torch.randn(20, 4, 16)
-    np.testing.assert_allclose(
-        longer.told(cells, view.genes, view.rows).detach(),
-        path.told(cells[:, :3], view.genes, view.rows).detach(), atol=1e-5,
-    )  # fmt: skip
-    assert len(longer.level) > len(path.level)
-    twins = np.flatnonzero(np.isin(longer.place.numpy()[len(old) :], path.place.numpy())) + len(old)
-    assert len(twins), "mouse genes share groups with human ones"
-    here = int(np.flatnonzero(path.place.numpy() == int(longer.place[twins[0]]))[0])
-    alone = (path.place == path.place[here]).sum() == 1
-    assert not alone or float(longer.level[twins[0]]) == pytest.approx(float(path.level[here]))
+    profile = path.profile(view)
+    assert torch.equal(longer.tokens(profile)[:, :-1], path.tokens(profile))
+    cells = torch.randn(20, *longer.seats, generator=torch.Generator().manual_seed(0))
+    made = [one.told(part, view.genes, view.rows) for one, part in ((longer, cells), (path, cells[:, :-1]))]
+    np.testing.assert_allclose(made[0].detach(), made[1].detach(), atol=1e-5)
+    place, level = longer.place.numpy(), longer.level.numpy()
+    twins = [one for one in range(size, size + 3000) if (place[:size] == place[one]).sum() == 1]
+    assert len(twins) > 500, "mouse genes share groups with human ones"
+    for one in twins[:50]:
+        assert level[one] == pytest.approx(float(level[:size][place[:size] == place[one]][0]), rel=1e-5)
 
 
 def test_unknown_values_come_from_their_likes_or_from_all() -> None:
@@ -136,13 +140,3 @@ def test_genes_of_a_group_share_a_vector_and_others_have_their_own() -> None:
     grouped = table.group >= 0
     assert (place[grouped] == table.group[grouped]).all()
     assert (place[~grouped] >= len(table.groups)).all()
-
-
-def test_the_path_learns_at_a_rate_of_its_own(path: LinearPath) -> None:
-    vocabulary = make_vocabulary(small_cells())
-    network = Network(small_config(), vocabulary, make_token_table(vocabulary))
-    optimizer = make_optimizer([network], small_recipe(linear_rate=7.0))
-    rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
-    mine = {id(one) for one in network.linear.parameters()}
-    assert {rates[one] for one in mine} == {7 * small_recipe().learning_rate}
-    assert {rate for one, rate in rates.items() if one not in mine} == {small_recipe().learning_rate}

@@ -67,7 +67,7 @@ def test_every_parameter_is_in_one_group_and_only_matrices_of_linear_layers_deca
     decays = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     linear = {
         names[id(one.weight)] for part in (network, objective) for one in part.modules()
-        if isinstance(one, torch.nn.Linear)
+        if isinstance(one, torch.nn.Linear) and not names[id(one.weight)].startswith("linear.")
     }  # fmt: skip
     assert {name for name, decay in decays.items() if decay == 0.3} == linear
     assert {decays[name] for name in decays if name.endswith("bias")} == {0}
@@ -78,7 +78,9 @@ def test_every_parameter_is_in_one_group_and_only_matrices_of_linear_layers_deca
                 if isinstance(one, kind) and getattr(one, "weight", None) is not None:
                     assert names[id(one.weight)] in others
     assert {"reader.start"} <= others
-    assert all(group["lr"] == 0.02 for group in optimizer.param_groups)
+    rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[name] for name in rates if name.startswith("linear.")} == {0.2}
+    assert {rates[name] for name in rates if not name.startswith("linear.")} == {0.02}
 
 
 def test_shared_and_frozen_parameters_are_listed_once_and_not_at_all() -> None:
@@ -97,7 +99,8 @@ def test_a_step_without_gradient_shrinks_matrices_and_nothing_else() -> None:
     for p in network.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()
-    matrices = {name for name, one in network.named_modules() if isinstance(one, torch.nn.Linear)}
+    layers = {name for name, one in network.named_modules() if isinstance(one, torch.nn.Linear)}
+    matrices = {name for name in layers if not name.startswith("linear.")}
     for name, p in network.named_parameters():
         shrunk = name.endswith(".weight") and name.removesuffix(".weight") in matrices
         assert torch.allclose(p, before[name] * (0.95 if shrunk else 1.0), rtol=1e-6, atol=0), name
