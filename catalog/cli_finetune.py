@@ -92,7 +92,7 @@ def finetune(
     output
         Folder of the run; the model is in its folder model.
     model
-        Folder of a model or a finished run, or its name in PANATLAS_HOME/models; the newest there unless named.
+        Folder of a model or a finished run, or its name in PANATLAS_HOME/models; unless named the shipped one.
     label
         Label that is learnt, cell_type unless a column is named.
     column
@@ -138,7 +138,7 @@ def grow(
     output
         Folder of the new model; must not exist.
     model
-        Folder of a model or a finished run, or its name in PANATLAS_HOME/models; the newest there unless named.
+        Folder of a model or a finished run, or its name in PANATLAS_HOME/models; unless named the shipped one.
     vectors
         Protein vectors by this embedder, or none; those at hand unless named.
     json
@@ -153,7 +153,7 @@ class TransferOptions:
     """What is read of both inputs, and where."""
 
     model: str | None = None
-    """Folder of a model or a finished run, or its name in PANATLAS_HOME/models; the newest there unless named."""
+    """Folder of a model or a finished run, or its name in PANATLAS_HOME/models; unless named the shipped one."""
     organism: str | None = None
     """Whose cells the query file has; human unless named. Of a release: only these cells."""
     layer: str | None = None

@@ -19,7 +19,7 @@ class ReadingOptions:
     """How cells are found and shown to a model."""
 
     model: str | None = None
-    """Folder of a model or a finished run, or its name in PANATLAS_HOME/models; the newest there unless named."""
+    """Folder of a model or a finished run, or its name in PANATLAS_HOME/models; unless named the shipped one."""
     organism: str | None = None
     """Whose cells a file has; human unless named. Of a release: only these cells."""
     layer: str | None = None

@@ -16,7 +16,7 @@ import pandas as pd
 
 from atlas import Finding, StoreError
 from loaders import SPLITS, CellsError, SourceCells, StoreCells
-from model import Calibration, InferenceOptions, context_of
+from model import Calibration, InferenceOptions, context_of, shipped_model
 from ontology import LABELS, get_organism, home
 
 from . import model_places as places
@@ -88,7 +88,8 @@ def find_model(name: str | None) -> Path:
     Parameters
     ----------
     name
-        Folder of a model or of a finished run, or its name in PANATLAS_HOME/models; None for the newest there.
+        Folder of a model or of a finished run, or its name in PANATLAS_HOME/models or in the package; None for the one
+        that came with the package, or else the newest in PANATLAS_HOME/models.
 
     Raises
     ------
@@ -99,11 +100,15 @@ def find_model(name: str | None) -> Path:
     if name is not None:
         place = Path(name).expanduser()
         place = place if place.exists() else root / name
+        if not place.exists() and (shipped := shipped_model(name)):
+            return shipped
         if not place.exists():
             near = difflib.get_close_matches(name, sorted(each.name for each in root.glob("[!.]*")), cutoff=0.0)
             has = f"; nearest: {', '.join(near)}" if near else "; it has none, `panatlas train SIZE` makes one"
             raise CatalogInputError("model", name, f"a folder of a run or a model, or a name in {root}{has}")
         return places.model_folder(place)
+    if shipped := shipped_model():
+        return shipped
     sealed = [*root.glob("[!.]*/model/about.json"), *root.glob("[!.]*/about.json")]
     if not sealed:
         allowed = f"a trained model; {root} has none, `panatlas train SIZE` makes one, --model FOLDER names one"

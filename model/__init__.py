@@ -7,7 +7,8 @@
 - `embed_proteins`, `load_protein_vectors`: one vector per gene of an organism, kept as a reference snapshot.
 
 - `Recipe`, `Machine`, `recipe_for`, `train`, `resume`: from cells to a trained model, in one leg or many, to the byte.
-- `TrainedModel`, `load_model`, `save_model`, `Ledger`, `seen_before`: a model on disk, and which cells it has seen.
+- `TrainedModel`, `load_model`, `save_model`, `Ledger`, `seen_before`: a model on disk, and which cells it has seen;
+  `shipped_model`: the one that came with the package.
   `with_organism`, `with_classes`, `with_label` let it grow.
 - `finetune`, `Tuning`, `TuningPlan`: a model trained further on a user's cells, all of it or its cell tokens alone.
   `transfer_labels`, `transfer_by_orthologs`: labels from cells to cells, of another organism too.
@@ -43,10 +44,11 @@ if TYPE_CHECKING:
         ChangeReport,
         Halves,
         Population,
+        class_codes,
         compare_changes,
+        control_swaps,
         decoded_means,
         halve,
-        mean_swaps,
         report_counterfactual,
         swaps_to,
     )
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
     from .pseudobulk import SampleCounts, compare_expression, compare_shares, sum_samples
     from .ragged import Ragged, make_ragged
     from .recipe import DataRecipe, Machine, Recipe, recipe_for
+    from .shipped_files import shipped_model
     from .shuffled_cells import ShuffledCells
     from .structure_jobs import StructureJobs, read_structure_scores, with_structure_scores, write_structure_jobs
     from .study import StudyPlan, find_variants, run_study, side_by_side, tabulate
@@ -122,10 +125,11 @@ _HOMES = {
         "ChangeReport",
         "Halves",
         "Population",
+        "class_codes",
         "compare_changes",
+        "control_swaps",
         "decoded_means",
         "halve",
-        "mean_swaps",
         "report_counterfactual",
         "swaps_to",
     ),
@@ -184,6 +188,7 @@ _HOMES = {
     "pseudobulk": ("SampleCounts", "compare_expression", "compare_shares", "sum_samples"),
     "ragged": ("Ragged", "make_ragged"),
     "recipe": ("DataRecipe", "Machine", "Recipe", "recipe_for"),
+    "shipped_files": ("shipped_model",),
     "shuffled_cells": ("ShuffledCells",),
     "structure_jobs": ("StructureJobs", "read_structure_scores", "with_structure_scores", "write_structure_jobs"),
     "study": ("StudyPlan", "find_variants", "run_study", "side_by_side", "tabulate"),

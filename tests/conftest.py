@@ -40,6 +40,7 @@ def session_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PANATLAS_HOME", str(folder))
         patch.setenv("MPLBACKEND", "Agg")  # no test opens a window
+        patch.setattr("model.shipped_files.SHIPPED", folder / "shipped")  # tests make the models they mean
         yield folder
 
 

@@ -63,7 +63,8 @@ def test_a_file_is_embedded_named_and_denoised_and_opens_again(ask, home):
 
 
 def test_a_shell_gets_the_same_bytes_as_this_process(ask, home, panatlas):
-    arguments = ("embed", home / "mine.h5ad", *SHORT, "--json")
+    (run,) = (home / "models").glob("tiny-*")
+    arguments = ("embed", home / "mine.h5ad", "--model", run.name, *SHORT, "--json")
     here = ask(*arguments, "--output", "here.h5ad").json
     there = panatlas(*arguments, "--output", "there.h5ad", home=home, cwd=Path.cwd())
     assert there.code == 0, there.err

@@ -1,0 +1,138 @@
+"""The model that ships with the package: the pre-training benchmark's in half precision, calibrated, with its card.
+
+Written into model/shipped, which `panatlas annotate` and the other verbs read where no model is named. Its rows are
+what halving costs, what the files weigh, and how far its labels are to be trusted on donors that calibrated nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loaders import Cells
+    from model import Calibration, TrainedModel
+
+SEED = 0
+FOLDER = Path(__file__).resolve().parent / "data"
+SHIPPED = Path(__file__).resolve().parents[1] / "model" / "shipped"
+NAME, MOST, RISK = "tiny", 1_024, 0.1
+COLUMNS = ("what", "as trained", "as shipped", "temperature", "wrong", "covered", "donors", "MB")
+NOTES = (
+    "Scores on validation donors as in `pretrain`, before and after weights are rounded to half precision; every other "
+    "benchmark of a trained model reads the shipped files.",
+    f"Labels: temperature chosen on some held-out donors; `wrong`: share of wrong terms told at alpha {RISK}, on "
+    "other held-out donors; `covered`: share of their cells that get a term rather than `unknown`.",
+)
+LIMITS = """\
+- Three organisms, few donors, few tissues: it has never seen most cell types, and says `unknown` or something wrong
+  where it meets one. Look at `covered` and at the novelty flag before labels are used.
+- Labels given to whole studies (tissue, assay, disease) are as much the study as the label.
+- No protein language model: genes are told apart by ortholog group, place and hashed ids, so an organism without
+  ortholog links is read no better than by chance.
+- Scores on held-out donors, also where simple methods win, are in docs/benchmarks.md.
+"""
+
+
+def main(*, quick: bool) -> list[dict[str, Any]]:
+    """Write the shipped files, unless quick, and return what they cost and are worth."""
+    import torch
+
+    from benchmarks.training_cells import training_pack
+    from loaders import open_cells
+    from model import calibrate, held_out_scores, load_model, save_model
+
+    torch.set_num_threads(1)
+    trained = load_model(os.environ.get("PANATLAS_BENCH_MODEL", FOLDER / "pretrain" / "model"))
+    cells = open_cells(os.environ.get("PANATLAS_BENCH_PACK") or training_pack(FOLDER / "training"))
+    with tempfile.TemporaryDirectory() as short:
+        place = Path(short) / NAME
+        save_model(place, replace(trained, network=copy.deepcopy(trained.network).half()))
+        shipped = load_model(place)
+        most = 64 if quick else MOST
+        scores = [held_out_scores(one, cells, split="validation", most=most) for one in (trained, shipped)]
+        rows = [
+            {"what": f"score, {name}", "as trained": _short(scores[0][name]), "as shipped": _short(scores[1][name])}
+            for name in scores[0]
+        ]
+        calibration = calibrate(shipped, cells)
+        Path(short, f"{NAME}.calibration.json").write_text(calibration.to_json(), encoding="utf-8")
+        rows += _labels(calibration)
+        Path(short, "README.md").write_text(_card(shipped, cells, scores[1], rows), encoding="utf-8")
+        rows += _sizes(Path(short))
+        if not quick:
+            shutil.rmtree(SHIPPED, ignore_errors=True)
+            shutil.copytree(short, SHIPPED)
+    return rows
+
+
+def _labels(calibration: Calibration) -> list[dict[str, Any]]:
+    """Return a row per label: how far it is to be trusted on donors that calibrated nothing."""
+    from model import measured_coverage
+
+    found = measured_coverage(calibration, RISK)
+    return [
+        {
+            "what": f"label, {name}", "temperature": _short(calibration.labels[name].temperature),
+            "wrong": _short(one.wrong), "covered": _short(one.told),
+            "donors": one.donors,
+        }
+        for name, one in found.items()
+    ]  # fmt: skip
+
+
+def _sizes(folder: Path) -> list[dict[str, Any]]:
+    """Return a row per part of the shipped files, and one of all."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    parts: dict[str, int] = {}
+    for path in files:
+        name = path.relative_to(folder / NAME).parts[0] if path.is_relative_to(folder / NAME) else path.name
+        parts[name] = parts.get(name, 0) + path.stat().st_size
+    parts["all files"] = sum(parts.values())
+    return [{"what": f"size, {name}", "MB": _short(size / 1e6)} for name, size in sorted(parts.items())]
+
+
+def _card(model: TrainedModel, cells: Cells, scores: dict[str, float], rows: list[dict[str, Any]]) -> str:
+    """Return the model's card."""
+    facts = model.facts
+    lines = [
+        f"# {NAME}", "",
+        f"A panatlas network of {sum(one.numel() for one in model.network.parameters()):,} weights in half precision; "
+        f"sha256 over its files `{model.digest}`. Made by `just bench pretrain` and `just bench shipped`.", "",
+        "## Data", "",
+        f"Cells that were seen, chose the step, or were held out, by the ledger in the checkpoint: "
+        f"{json.dumps(facts.get('roles', {}))}. Splits are by donor (benchmarks/training_cells.py), the seed is "
+        f"{facts.get('seed')}. Sources, each with its licence:", "",
+        *(f"- {line}" for line in SOURCES), "",
+        f"Organisms: {', '.join(model.vocabulary.organisms)}. Labels: {', '.join(model.network.labels.read)}.", "",
+        "## Scores", "", "On validation donors, from these files as they are loaded.", "",
+        "| score | value |", "|---|---|",
+        *(f"| {name} | {_short(value)} |" for name, value in scores.items()), "",
+        "## Labels", "", "| label | temperature | wrong | covered |", "|---|---|---|---|",
+        *(f"| {row['what'].removeprefix('label, ')} | {row['temperature']} | {row['wrong']} | {row['covered']} |"
+          for row in rows if row["what"].startswith("label, ")), "",
+        "## Limits", "", LIMITS,
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+SOURCES = (
+    "human and mouse pancreas, Baron 2016, as in PyPI came 0.1.13 (MIT)",
+    "human heart sino-atrial node and human retina multiome, CELLxGENE (CC-BY)",
+    "human PBMC 3k, 10x Genomics (CC-BY), with tutorial labels (MIT)",
+    "human cell lines, sc_mixology (MIT)",
+    "human lung adenocarcinoma, Laughney 2020, GSE123904 (BSD-3 carrier)",
+    "human lavage of COVID-19, Liao 2020, donor C144, GSE145926 (BSD-3 carrier)",
+    "mouse cortex, osmFISH (MIT); mouse brain, Xenium, 10x Genomics (CC-BY)",
+    "C. elegans embryo, Packer 2019, as in monocle3 (MIT)",
+)
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
