@@ -147,6 +147,11 @@ train size *args: product
 resume run *args: product
     @panatlas resume "$@"
 
+# Train the model that ships on the real training cells, or go on with it; then halve, calibrate and describe it
+[group('developer')]
+pretrain: developer
+    @python -P benchmarks/run.py pretrain && python -P benchmarks/run.py shipped
+
 # Everything CI runs: style, layers, tests but the slow ones, documentation, wheel; arguments go to pytest
 [group('developer')]
 test *args: developer lint
