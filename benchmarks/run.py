@@ -35,6 +35,7 @@ REGISTRY = {
     "attention": "attention.py",  # time and memory of each kind of attention at 1,024 to 32,768 genes
     "sampler": "sampler.py",  # draws per CPU-second at 350 million cells beside torch.multinomial
     "pretrain": "pretrain.py",  # a real run on three organisms, losses on held-out donors
+    "shipped": "shipped.py",  # the model that ships: what halving costs, what it weighs, how far its labels are trusted
     "study": "study.py",  # every design choice of the network beside the base, held-out scores, same budget
     "counterfactual": "counterfactual.py",  # swapped cell tokens beside observed changes, verdicts on embeddings
     "inference_scale": "inference_scale.py",  # 100,000 cells of a file: time, memory, what the fast preset loses
