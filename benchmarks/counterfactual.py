@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from loaders import AnnDataCells
-    from model import Halves, InferenceOptions, TrainedModel
+    from model import ChangeReport, Halves, InferenceOptions, TrainedModel
 
 SEED = 0
 FOLDER = Path(__file__).resolve().parent / "data"
@@ -29,6 +29,8 @@ TOKENS = ("disease", "cell_type", "base", "all")
 """What is swapped for the mean of stimulated cells; nobody told the model what interferon is."""
 TYPES = ("CD14 Mono", "CD4 Memory T")
 """Types of control cells of which the first are made the second: what decoding can do at all."""
+CEILING = "decoded target cells"
+"""Name of the row that says what the decoder makes of real cells of the target."""
 SETS = {
     "interferon response": (
         "ISG15 ISG20 IFI6 IFI27 IFI35 IFI44 IFI44L IFIT1 IFIT2 IFIT3 IFIT5 IFITM1 IFITM2 IFITM3 MX1 MX2 OAS1 OAS2 OAS3 "
@@ -41,7 +43,9 @@ COLUMNS = ("swap", "group", "method", "cells", "spearman", "overlap", "direction
 NOTES = (
     "Half of the control and of the stimulated cells give the mean tokens and the mean shift, the other half (up to "
     f"{CELLS} of each) is compared; {SEEDS} ways to cut, ± is half of the 95% t interval over them. No donors are "
-    "known for these cells, so halves share them. `over own class`: both sides are decoded from means. Changes are "
+    "known for these cells, so halves share them. `over own class`: both sides are decoded from means. "
+    "`decoded target cells`: real cells of the target, decoded from their own tokens, instead of swapped ones: the "
+    "most that any swap can be expected to reach with this decoder. Changes are "
     f"log2 of mean counts per 10^4, one added, over the {GENES:,} genes that vary most. `overlap` and `direction`: of "
     "the 50 genes that change most.",
     "Pathways: Mann-Whitney of the set's genes against the others in the ranking by change, first cut only.",
@@ -102,13 +106,38 @@ def _compared(
         genes = _genes(model, cells, 200 if quick else GENES)
         swaps = swaps_to(model, halves.reference, tokens, 1.0, options)
         report = report_counterfactual(model, halves, swaps, genes, options=options, seed=seed)
-        for row in report.scores.to_dict("records"):
+        ceiling = _ceiling(model, halves, report, options)
+        for row in [*report.scores.to_dict("records"), *ceiling]:
             found.setdefault((row["group"], row["method"]), []).append(row)
         if seed == 0 and sides[2] is not None:
             rows += _pathways(report.changes, swap)
     print(f"{title}, {swap}: {time.process_time() - began:.0f} s", flush=True)
     head = {"table": f"{title}", "swap": swap}
     return [{**head, **_mean_row(key, some)} for key, some in found.items()] + rows
+
+
+def _ceiling(
+    model: TrainedModel, halves: Halves, report: ChangeReport, options: InferenceOptions
+) -> list[dict[str, Any]]:
+    """Return the scores of decoding the cells of the target from their own tokens, instead of swapping any.
+
+    The change is from what is decoded of the cells to be changed, as that of the counterfactual is: tokens of real
+    target cells, so no swap can be expected to do better than the decoder does with these.
+    """
+    from model import counterfactual_blocks, decoded_means
+    from model.expression_change import change, score_changes
+
+    table, target = report.changes, halves.target
+    genes = table.loc[table["group"] == "all", "gene"].tolist()
+    blocks = counterfactual_blocks(model, target.cells, [], target.numbers, genes=genes, options=options)
+    means, rows = decoded_means(blocks, target, halves.groups)[0], []
+    for group, decoded in zip(halves.groups, means, strict=True):
+        mine = table[table["group"] == group]
+        told = change(decoded, mine["factual"].to_numpy())
+        sizes = report.scores.loc[report.scores["group"] == group, ["source_cells", "target_cells"]].iloc[0].to_dict()
+        scores = score_changes(told, mine["observed_change"].to_numpy())
+        rows.append({"group": group, **sizes, "method": CEILING, **scores})
+    return rows
 
 
 def _halves(cells: AnnDataCells, sides: tuple[Any, Any, Any], seed: int, most: int) -> Halves:

@@ -135,10 +135,10 @@ def _methods(
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        from benchmarks.tasks import _components, _counts
+        from benchmarks.task_cells import components, read_counts
 
         n_genes = len(cells.genes())
-        places = _components(_counts(cells, train, n_genes), _counts(cells, test, n_genes), SEED)
+        places = components(read_counts(cells, train, n_genes), read_counts(cells, test, n_genes), SEED)
         fit = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(places[0], known)
         return fit.predict(places[1]), int(fit[-1].coef_.size)
 

@@ -33,6 +33,10 @@ np.save(sys.argv[2], np.square(np.maximum(np.asarray(made), 0)), allow_pickle=Fa
 """
 
 
+class PeerError(RuntimeError):
+    """A method of another package ended without a result."""
+
+
 def shares_of(values: Matrix) -> Matrix:
     """Return values as shares that add up to 1 in each cell; even ones where there are none."""
     total = values.sum(1, keepdims=True)
@@ -165,7 +169,7 @@ def magic(counts: Matrix, python: str, folder: Path, seed: int = 0) -> Matrix:
     command = [python, "-c", RUN_MAGIC, str(given), str(made), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
+        raise PeerError((done.stderr.strip().splitlines() or ["no message"])[-1])
     return np.load(made, allow_pickle=False)
 
 

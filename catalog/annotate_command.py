@@ -24,7 +24,7 @@ from .errors import CatalogInputError
 from .task_commands import Said, digest_of, perform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     import scipy.sparse as sp
@@ -69,10 +69,10 @@ def annotate(
                 job.model, job.asked.cells, job.asked.numbers, options=job.reading(first), **asked
             ):
                 found.update({label: block.of(label) for label in labels or block.labels})
-                yield _rows(block, found, whole=smooth is not None)
+                yield _rows(block, found, whole=smooth is not None, embedding=options.plots)
 
-        parts = list(job.finished(made))
-        rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        drawn = len(job.asked.numbers) if options.plots else 0
+        rows, shown = _gather(job.finished(made), drawn, whole=smooth is not None)
         by = None if used is None else {"file": str(used), "sha256": digest_of(used)}
         facts: dict[str, Any] = {"calibration": by}
         if smooth is not None:
@@ -89,10 +89,11 @@ def annotate(
             label: {"threshold": one.threshold.value, "promise": one.threshold.promise, "temperature": one.temperature}
             for label, one in found.items()
         }
-        return Said(columns, facts={**facts, "labels": tally}, uns=facts, findings=findings)
+        return Said(columns, facts={**facts, "labels": tally}, uns=facts, findings=findings, embedding=shown)
 
     used = beside_model(folder) if file is None else file
     decides = {**how, "calibration": digest_of(used), "labels": list(labels), "unnamed": file is None}
+    decides["plots"] = options.plots  # of which more is kept
     decides["graph"] = None if graph is None else [how["graph"], digest_of(Path(source))]
     return perform("annotate", source, output, options, work, decides)
 
@@ -124,15 +125,39 @@ def find_calibration(
     return None, None, (Finding("calibration-unused", "warning", str(path), said, wanted, remedy),)
 
 
-def _rows(block: Annotation, found: Mapping[str, LabelAnnotation], *, whole: bool) -> dict[str, npt.NDArray]:
-    """Return what is kept of a block: terms and their probabilities, and all that smoothing needs."""
+def _rows(
+    block: Annotation, found: Mapping[str, LabelAnnotation], *, whole: bool, embedding: bool
+) -> dict[str, npt.NDArray]:
+    """Return what is kept of a block: terms and their probabilities, all that smoothing needs, and what figures do."""
     rows = {f"said {label}": one.said for label, one in found.items()}
     rows |= {f"sure {label}": one.said_probability for label, one in found.items()}
     if block.novelty is not None:
         rows["novelty"] = block.novelty
     if whole:
-        rows |= {"embedding": block.embedding} | {f"shares {label}": one.probabilities for label, one in found.items()}
-    return rows
+        rows |= {f"shares {label}": one.probabilities for label, one in found.items()}
+    return rows | ({"embedding": block.embedding} if whole or embedding else {})
+
+
+def _gather(
+    parts: Iterable[Rows], drawn: int, *, whole: bool
+) -> tuple[dict[str, npt.NDArray], npt.NDArray[np.float32] | None]:
+    """Return the rows of all cells, and the embedding of those that figures draw of so many, None of 0.
+
+    Embeddings are large: those of other cells are held only for smoothing.
+    """
+    kept, shown, start = [], [], 0
+    if drawn:
+        from .task_figures import drawn_rows  # noqa: PLC0415 - matplotlib, which only figures need
+
+        places = drawn_rows(drawn)
+    for part in parts:
+        end = start + len(next(iter(part.values())))
+        if drawn:
+            shown.append(part["embedding"][places[(places >= start) & (places < end)] - start])
+        kept.append({name: one for name, one in part.items() if whole or name != "embedding"})
+        start = end
+    rows = {name: np.concatenate([part[name] for part in kept]) for name in kept[0]}
+    return rows, np.concatenate(shown) if shown else None
 
 
 def _smooth(

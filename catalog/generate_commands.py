@@ -14,25 +14,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from model import (
     InferenceOptions,
+    Swap,
     compare_changes,
     context_of,
-    counterfactual_blocks,
+    control_swaps,
     decoded_means,
     embed_genes_in_cells,
     enrich,
     load_model,
-    mean_swaps,
     seen_before,
-    swaps_to,
 )
 from model import embed_genes as embed_all_genes
 
 from . import console as show
 from . import task_inputs as inputs
 from .counterfactual_inputs import Asked, ask, chosen_cells
+from .counterfactual_steps import open_steps
 from .errors import DONE, CatalogInputError
 from .gene_set_files import open_gene_sets
 from .result_files import check_output, digest_of_file, new_result, refuse_same_file
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from model import ChangeReport, Counterfactual, Swap, TrainedModel
+    from model import ChangeReport, Counterfactual
 
     from .cli_generate import CounterfactualOptions
     from .cli_reading import ReadingOptions
@@ -57,6 +58,8 @@ def counterfactual(source: str, output: Path, how: CounterfactualOptions, option
     """Swap tokens of cells, write what they would express, and compare it with what is observed."""
     people, began = show.people(), time.monotonic()
     _check_places(output, source, how.reference, force=options.force)
+    if not 0 <= how.mix <= 1:
+        raise CatalogInputError("mix", how.mix, "0 to 1")
     folder = inputs.find_model(options.model)
     model, reading = load_model(folder), _reading(options)
     with ExitStack() as open_:
@@ -70,24 +73,30 @@ def counterfactual(source: str, output: Path, how: CounterfactualOptions, option
         show.show_findings(people, [one for one in findings if one.severity == "warning"])
         asked = ask(model, given, other, how)
         sets = {} if how.gene_sets is None else open_gene_sets(how.gene_sets, asked.organisms[0])
-        halves = asked.halves
-        swaps = swaps_to(model, halves.reference, asked.tokens, how.mix, reading)
-        n = len(given.numbers)
-        with new_result(output, n, force=options.force) as result, TaskProgress(people, "counterfactual", n) as tell:
-            kept = _Rows(result, given.numbers, tell)
-            made = decoded_means(kept.through(_blocks(model, asked, swaps, reading)), halves.source, halves.groups)
+        halves, n = asked.halves, len(given.numbers)
+        about = {
+            "command": "counterfactual", "model": model.digest, "release": model.facts.get("release"),
+            "options": {name: one for name, one in asdict(reading).items() if name != "first"},
+            "set": list(how.to), "mix": how.mix, "seed": how.seed,
+            "content_sha256": given.cells.about["content_sha256"], "matrix": given.matrix,
+            "versions": {name: version(name) for name in VERSIONS},
+        }  # fmt: skip
+        on_gpu = options.device != "cpu" and torch.cuda.is_available()
+        cells = [given.cells.fingerprint, other.cells.fingerprint]
+        steps = open_steps(open_, model, asked, reading, {**about, "cells": cells, "gpu": on_gpu})
+        with (
+            new_result(output, n, force=options.force, key=steps.key) as result,
+            TaskProgress(people, "counterfactual", steps.n_cells) as tell,
+        ):
+            codes = steps.codes(how.seed, tell)
+            swaps = [Swap(token, codes["target"][token], how.mix) for token in asked.tokens]
+            kept = _Rows(result, given.numbers)
+            made = decoded_means(kept.through(steps.decoded("changed", swaps, tell)), halves.source, halves.groups)
             kept.fill(n)
-            means = mean_swaps(
-                model, halves, swaps, genes=asked.genes[0], orthologs=asked.orthologs, options=reading, seed=how.seed
-            )
-            report = compare_changes(halves, made, means, asked.genes)
+            controls = steps.decoded("compared", control_swaps(swaps, codes), tell)
+            report = compare_changes(halves, made, decoded_means(controls, halves.source, halves.groups), asked.genes)
             pathways = _pathways(report, sets)
-            facts = {
-                "command": "counterfactual", "model": model.digest, "release": model.facts.get("release"),
-                "options": asdict(reading), "set": list(how.to), "mix": how.mix, "seed": how.seed, **asked.facts,
-                "content_sha256": given.cells.about["content_sha256"], "matrix": given.matrix,
-                "versions": {name: version(name) for name in VERSIONS},
-            }  # fmt: skip
+            facts = {**about, **asked.facts}
             tables = {"changes": report.changes, "scores": report.scores, "pathways": pathways}
             columns = {name: {str(one): table[one].tolist() for one in table} for name, table in tables.items()}
             obs = given.obs.assign(panatlas_counterfactual=asked.roles)
@@ -145,8 +154,8 @@ def embed_genes(source: str | None, output: Path, chosen: tuple[Sequence[str], i
 class _Rows:
     """Writes layers as blocks pass by; cells that are not changed get NaN."""
 
-    def __init__(self, result: ResultFile, numbers: np.ndarray, tell: TaskProgress) -> None:
-        self._result, self._tell, self._done, self._width = result, tell, 0, 0
+    def __init__(self, result: ResultFile, numbers: np.ndarray) -> None:
+        self._result, self._done, self._width = result, 0, 0
         self._place = pd.Series(np.arange(len(numbers)), index=numbers)
 
     def through(self, blocks: Iterator[Counterfactual]) -> Iterator[Counterfactual]:
@@ -174,17 +183,6 @@ class _Rows:
         for name, part in zip(LAYERS, rows, strict=True):
             self._result.append(f"layers/{name}", part)
         self._done += len(rows[0])
-        self._tell(len(rows[0]))
-
-
-def _blocks(
-    model: TrainedModel, asked: Asked, swaps: Sequence[Swap], reading: InferenceOptions
-) -> Iterator[Counterfactual]:
-    """Return counterfactuals of all cells that are changed."""
-    return counterfactual_blocks(
-        model, asked.halves.source.cells, swaps, asked.changed, genes=asked.genes[0], orthologs=asked.orthologs,
-        options=reading,
-    )  # fmt: skip
 
 
 def _reading(options: ReadingOptions) -> InferenceOptions:

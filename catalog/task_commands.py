@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    import numpy.typing as npt
     from rich.console import Console
 
     from atlas import Finding
@@ -86,6 +87,8 @@ class Said:
     """For the file, besides what every result says of itself."""
     findings: tuple[Finding, ...] = ()
     """Warnings that only the verb knows of."""
+    embedding: npt.NDArray[np.float32] | None = None
+    """For figures, where they are asked for and the result holds no embedding: of the cells that are drawn."""
 
 
 def embed(source: str, output: Path | None, options: TaskOptions) -> int:
@@ -229,7 +232,7 @@ def perform(
     }  # fmt: skip
     if options.plots and output is not None:
         with closing(inputs.open_input(source, model, options.organism, options.layer)) as asked:
-            facts["plots"] = str(write_figures(output, facts, model, asked, reading))
+            facts["plots"] = str(write_figures(output, facts, model, asked, said.embedding))
     show.show_findings(people, said.findings)
     _tell(people, facts)
     if options.json:

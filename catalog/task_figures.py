@@ -19,7 +19,6 @@ import pandas as pd
 from anndata.io import read_elem
 from threadpoolctl import threadpool_limits
 
-from model import embed
 from ontology import LABELS, SEPARATOR, OntologyError, load_ontology
 
 from .count_figures import draw_denoised, draw_imputed, draw_markers, read_rows
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from model import InferenceOptions, TrainedModel
+    from model import TrainedModel
 
     from .task_inputs import TaskInput
 
@@ -64,7 +63,14 @@ class Drawn:
     """How many of how many they are."""
 
 
-def draw_figures(file: Path, model: TrainedModel, asked: TaskInput, reading: InferenceOptions) -> list[Plot]:
+def drawn_rows(n: int) -> Numbers:
+    """Return which of so many cells are drawn, rising: the same ones every time."""
+    return np.sort(np.random.default_rng(0).permutation(n)[:MOST_CELLS])
+
+
+def draw_figures(
+    file: Path, model: TrainedModel, asked: TaskInput, embedding: npt.NDArray[np.float32] | None = None
+) -> list[Plot]:
     """Return the figures of a result.
 
     Parameters
@@ -75,8 +81,8 @@ def draw_figures(file: Path, model: TrainedModel, asked: TaskInput, reading: Inf
         By which.
     asked
         The cells it is of.
-    reading
-        How the model was shown them.
+    embedding
+        Where the model puts the cells of `drawn_rows`, for a file that has labels of it but does not hold it.
     """
     plots: list[Plot] = []
     with h5py.File(file) as result:
@@ -85,11 +91,7 @@ def draw_figures(file: Path, model: TrainedModel, asked: TaskInput, reading: Inf
         inside = "X_panatlas" in result["obsm"]
         if inside or told:
             drawn = _draw_cells(obs, asked.numbers)
-            if inside:
-                values = read_rows(result["obsm/X_panatlas"], drawn.rows)
-            else:  # an annotation holds none
-                values = embed(model, asked.cells, drawn.numbers, options=reading).values
-            places = umap_places(values)
+            places = umap_places(read_rows(result["obsm/X_panatlas"], drawn.rows) if inside else embedding)
             if told:
                 plots += draw_told(model, drawn.obs, told, places, drawn.note)
                 groups = told_words(drawn.obs, told[0])
@@ -189,7 +191,7 @@ def _words(column: pd.Series) -> Words:
 
 def _draw_cells(obs: pd.DataFrame, numbers: Numbers) -> Drawn:
     n = len(obs)
-    rows = np.sort(np.random.default_rng(0).permutation(n)[:MOST_CELLS])
+    rows = drawn_rows(n)
     note = f"All {n:,} cells." if len(rows) == n else f"{len(rows):,} cells, drawn at random from {n:,}."
     return Drawn(rows, numbers[rows], obs.iloc[rows], note)
 

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from model import InferenceOptions, TrainedModel
+    import numpy as np
+    import numpy.typing as npt
+
+    from model import TrainedModel
 
     from .figures import Plot
     from .task_inputs import TaskInput
@@ -71,7 +74,7 @@ def write_figures(
     facts: Mapping[str, Any],
     model: TrainedModel,
     asked: TaskInput,
-    reading: InferenceOptions,
+    embedding: npt.NDArray[np.float32] | None = None,
 ) -> Path:
     """Draw a result that was written, and write its report; return their folder, replaced where there was one.
 
@@ -85,8 +88,8 @@ def write_figures(
         The model that made it.
     asked
         The cells it is of.
-    reading
-        How the model was shown them.
+    embedding
+        What figures show of cells that the result holds no embedding of; see `draw_figures`.
 
     Raises
     ------
@@ -95,7 +98,7 @@ def write_figures(
     """
     from .task_figures import draw_figures  # noqa: PLC0415 - matplotlib, which only figures need
 
-    plots = draw_figures(output, model, asked, reading)
+    plots = draw_figures(output, model, asked, embedding)
     folder = figures_folder(output)
     part = folder.with_name(f"{PART}{secrets.token_hex(4)}-{folder.name}"[:200])
     try:

@@ -50,7 +50,7 @@ class AnnDataCells(KnownCells):
     columns
         obs column by field: the nine labels (ids or author text), donor, dataset, split (train, validation, test).
         Labels and donor that are not named are looked for as in a file; the dataset in `dataset_id`, else all cells are
-        one dataset; without splits, all cells are `train`.
+        one dataset; without splits, all cells are `train`. A donor of several datasets is one person.
     layer
         Layer with the counts, `raw` for `adata.raw`, None for X.
     neighbours

@@ -33,23 +33,23 @@ class KnownCells:
         The cells in the atlas' terms.
     splits
         Code of each cell's split.
-    donors_by_name
-        A donor's name is one person in all datasets, as within a file; else one of each, as in a store.
+
+    Notes
+    -----
+    A donor's name is one person in all datasets, as within one file it is; a store has one of each dataset.
     """
 
     columns = ("split", "depth", "nnz", "cell_id_high", "count_hash_high", "dataset", "donor", *LABELS)
     """Names of the numbers per cell."""
 
-    def __init__(
-        self, found: in_memory.StandardCells, splits: npt.NDArray[np.uint8], *, donors_by_name: bool = False
-    ) -> None:
+    def __init__(self, found: in_memory.StandardCells, splits: npt.NDArray[np.uint8]) -> None:
         self.findings = found.findings
         """What was unmapped, summed or left out, counted."""
         self._measured = found.genes.measured
         self._genes = pd.DataFrame(
             {"organism": 0, "feature_id": found.table.ids.astype(object), "feature_name": found.table.symbols}
         ).astype({"feature_name": object})
-        self._values, words = _coded(found, by_name=donors_by_name)
+        self._values, words = _coded(found)
         self._values["split"] = splits
         self.about: dict[str, Any] = {
             "release": None,
@@ -100,15 +100,13 @@ class KnownCells:
         return digest.hexdigest()
 
 
-def _coded(found: in_memory.StandardCells, *, by_name: bool) -> tuple[dict[str, npt.NDArray], dict[str, list[str]]]:
+def _coded(found: in_memory.StandardCells) -> tuple[dict[str, npt.NDArray], dict[str, list[str]]]:
     """Return the numbers per cell, and the sorted values of every coded column."""
     obs = found.obs
     # Named as in a store, so that leakage.py can compare them; a person in several datasets is of the first by name.
     datasets, names = obs["dataset_id"].astype(str), obs["donor_id"].astype(str)
-    if by_name:
-        first = datasets.groupby(names.to_numpy()).transform("min")
-        datasets = first.mask(names == "unknown", datasets)
-    donors = datasets + "/" + names
+    first = datasets.groupby(names.to_numpy()).transform("min")
+    donors = first.mask(names == "unknown", datasets) + "/" + names
     texts = {label: obs[label] for label in LABELS} | {"dataset": obs["dataset_id"], "donor": donors}
     words = {name: sorted(map(str, values.unique())) for name, values in texts.items()}
     values: dict[str, npt.NDArray] = {

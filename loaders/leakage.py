@@ -265,22 +265,43 @@ def _leak(sides: tuple[_Side, _Side], kind: str, one: Numbers, two: Numbers, col
 
 def _donor_leaks(sides: tuple[_Side, _Side]) -> list[Leak]:
     """Return the leaks of donors of the same name; a name holds the dataset, so that no two donors share one."""
-    names = [np.array(side.cells.about["vocabulary"]["donor"], dtype=object) for side in sides]
-    tallies = [_Tally.of(side, np.ones(len(words), dtype=bool)) for side, words in zip(sides, names, strict=True)]
-    there = [set(words[tally.donors > 0]) for words, tally in zip(names, tallies, strict=True)]
+    names = [_names_of_donors(side) for side in sides]
+    there = [set().union(*some.values()) for some in names]
     shared = there[0] & there[1]
     unknown = {word for word in shared if word.endswith("/unknown")}
     kinds = {"donor": shared - unknown, "unknown donor": unknown}
     return [_donor_leak(sides, kind, some, names) for kind, some in kinds.items() if some]
 
 
-def _donor_leak(sides: tuple[_Side, _Side], kind: str, shared: set[str], names: Sequence[npt.NDArray]) -> Leak:
-    one, two = (
-        _Tally.of(side, np.array([word in shared for word in words], dtype=bool))
-        for side, words in zip(sides, names, strict=True)
-    )
-    example = names[1][sides[1].cells.codes("donor", np.array([two.first]))[0]]
-    partner = _Tally.of(sides[0], names[0] == example)
+def _names_of_donors(side: _Side) -> dict[int, set[str]]:
+    """Return what the donors of the selected cells are called, by code: within each dataset that has cells of them.
+
+    A person in several datasets of a file is one donor there, and one of each dataset in a store.
+    """
+    words = side.cells.about["vocabulary"]
+    n, pairs = max(len(words["dataset"]), 1), set()
+    for block in side.blocks():
+        owners = side.cells.codes("donor", block).astype(np.int64) * n + side.cells.codes("dataset", block)
+        pairs.update(np.unique(owners).tolist())
+    found: dict[int, set[str]] = {}
+    for donor, dataset in (divmod(one, n) for one in pairs):
+        word, own = words["donor"][donor], f"{words['dataset'][dataset]}/"
+        names = found.setdefault(donor, {word})
+        if not word.startswith(own):
+            home = max((one for one in words["dataset"] if word.startswith(f"{one}/")), key=len, default="")
+            names.add(own + (word[len(home) + 1 :] if home else word))
+    return found
+
+
+def _donor_leak(sides: tuple[_Side, _Side], kind: str, shared: set[str], names: Sequence[dict[int, set[str]]]) -> Leak:
+    def called(place: int, wanted: set[str]) -> _Tally:
+        fit = np.zeros(len(sides[place].cells.about["vocabulary"]["donor"]), dtype=bool)
+        fit[[code for code, some in names[place].items() if some & wanted]] = True
+        return _Tally.of(sides[place], fit)
+
+    one, two = called(0, shared), called(1, shared)
+    example = int(sides[1].cells.codes("donor", np.array([two.first]))[0])
+    partner = called(0, names[1][example] & shared)
     cells = int(one.donors.sum()), int(two.donors.sum())
     return Leak(kind, cells, *two.names(sides[1].cells), ((partner.first, two.first),))
 

@@ -94,7 +94,7 @@ class SourceCells(KnownCells):
         """What the file says of cells and genes; their names are the indexes."""
         self.matrix, self.read_findings = raw.matrix, raw.findings
         """Element the counts are from; what was found before genes were looked up."""
-        super().__init__(found, np.zeros(len(found.obs), dtype=np.uint8), donors_by_name=True)
+        super().__init__(found, np.zeros(len(found.obs), dtype=np.uint8))
         self._genes_of_file = found.genes
         self.fingerprint = self._digest(FORMAT)
 

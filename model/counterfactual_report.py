@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from .counterfactual import Swap, counterfactual_blocks, mean_codes
+from .embedding import embed_blocks
 from .errors import ModelInputError
 from .expression_change import (
     ShareSums,
@@ -28,7 +29,7 @@ from .expression_change import (
 from .inference import InferenceOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from .checkpoint import TrainedModel
     from .counterfactual import Counterfactual
+    from .embedding import Embedding
 
     Numbers = npt.NDArray[np.int64]
     Matrix = npt.NDArray[np.float64]
@@ -131,20 +133,57 @@ def swaps_to(
     return [Swap(token, codes[token], weight) for token in tokens]
 
 
-def random_swaps(
-    model: TrainedModel, halves: Halves, swaps: Sequence[Swap], options: InferenceOptions, seed: int
-) -> list[Swap]:
-    """Return the swaps with mean codes of as many cells, drawn from both classes whichever they are of."""
-    pools = (halves.others, halves.reference)
-    sizes = [len(pool.numbers) for pool in pools]
+def class_codes(
+    halves: Halves, read: Callable[[str, Population], Iterable[Embedding]], seed: int = 0
+) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
+    """Return the mean codes of cell tokens that a counterfactual and its baselines are made of.
+
+    Parameters
+    ----------
+    halves
+        What `halve` gave.
+    read
+        Gives the embedding of the cells of `others` and of `reference`, each once, block by block and in order.
+    seed
+        Of the cells drawn at random.
+
+    Returns
+    -------
+    dict
+        By token: of the `target`'s class; of the cells' `own`; `random`, of as many cells as the target's, drawn from
+        both classes whichever they are of.
+    """
+    pools = {"others": halves.others, "reference": halves.reference}
+    sizes = [len(pool.numbers) for pool in pools.values()]
     drawn = np.zeros(sum(sizes), dtype=bool)
     drawn[np.random.default_rng(seed).permutation(len(drawn))[: sizes[1]]] = True
-    codes = {one.token: np.zeros(len(one.code)) for one in swaps}
-    for pool, mine in zip(pools, (drawn[: sizes[0]], drawn[sizes[0] :]), strict=True):
-        if mine.any():
-            found = mean_codes(model, pool.cells, pool.numbers[mine], options=options)
-            codes = {token: code + found[token] * (mine.sum() / sizes[1]) for token, code in codes.items()}
-    return [Swap(one.token, codes[one.token].astype(np.float32), one.weight) for one in swaps]
+    sums, mixed = {}, np.float64(0)
+    for (name, pool), mine in zip(pools.items(), (drawn[: sizes[0]], drawn[sizes[0] :]), strict=True):
+        total, start = np.float64(0), 0
+        for block in read(name, pool):
+            some = mine[start : start + len(block)]
+            total = total + block.values.sum(0, dtype=np.float64)
+            mixed = mixed + block.values[some].sum(0, dtype=np.float64)
+            start += len(block)
+        sums[name] = total / start
+    means = {"target": sums["reference"], "own": sums["others"], "random": mixed / sizes[1]}
+    return {
+        name: {token: mean[columns].astype(np.float32) for token, columns in block.columns.items()}
+        for name, mean in means.items()
+    }
+
+
+def control_swaps(swaps: Sequence[Swap], codes: Mapping[str, Mapping[str, npt.NDArray[np.float32]]]) -> list[Swap]:
+    """Return the swaps of baselines: to the cells' own class before, and to cells of either class after.
+
+    Parameters
+    ----------
+    swaps
+        Those that are judged.
+    codes
+        What `class_codes` gave.
+    """
+    return [Swap(one.token, codes["random"][one.token], one.weight, codes["own"][one.token]) for one in swaps]
 
 
 def decoded_means(blocks: Iterable[Counterfactual], source: Population, groups: Sequence[str]) -> tuple[Matrix, Matrix]:
@@ -258,33 +297,12 @@ def report_counterfactual(
     options = options or InferenceOptions()
     how = {"genes": genes, "orthologs": orthologs, "options": options}
     source = halves.source
-    blocks = counterfactual_blocks(model, source.cells, swaps, source.numbers, **how)
-    made = decoded_means(blocks, source, halves.groups)
-    means = mean_swaps(model, halves, swaps, seed=seed, **how)
+    codes = class_codes(halves, lambda _, some: embed_blocks(model, some.cells, some.numbers, options=options), seed)
+    made, means = (
+        decoded_means(counterfactual_blocks(model, source.cells, each, source.numbers, **how), source, halves.groups)
+        for each in (swaps, control_swaps(swaps, codes))
+    )
     return compare_changes(halves, made, means, (genes, genes if orthologs is None else orthologs[1]))
-
-
-def mean_swaps(
-    model: TrainedModel,
-    halves: Halves,
-    swaps: Sequence[Swap],
-    *,
-    genes: Sequence[str],
-    orthologs: tuple[str, Sequence[str]] | None = None,
-    options: InferenceOptions,
-    seed: int = 0,
-) -> tuple[Matrix, Matrix]:
-    """Return what `decoded_means` gives of the swap to the cells' own class, and of the random one.
-
-    Where genes are those of another organism, so are the ones of the random swap only.
-    """
-    own = mean_codes(model, halves.others.cells, halves.others.numbers, options=options)
-    random = random_swaps(model, halves, swaps, options, seed)
-    blocks = counterfactual_blocks(
-        model, halves.source.cells, [replace(one, before=own[one.token]) for one in random], halves.source.numbers,
-        genes=genes, orthologs=orthologs, options=options,
-    )  # fmt: skip
-    return decoded_means(blocks, halves.source, halves.groups)
 
 
 def _shares(part: Population, genes: Sequence[str]) -> sp.csr_matrix:

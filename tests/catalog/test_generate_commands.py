@@ -14,9 +14,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from catalog import finished_blocks
 from catalog.cli import run
-from catalog.errors import REJECTED, USAGE, CatalogInputError
-from catalog.gene_set_files import open_gene_sets
+from catalog.errors import INTERRUPTED, REJECTED, USAGE
 from catalog.model_places import read_adata
 from loaders import AnnDataCells, Vocabulary, make_vocabulary
 from model import (
@@ -182,6 +182,61 @@ def test_the_same_command_twice_writes_the_same_bytes_and_weight_0_changes_nothi
     np.testing.assert_array_equal(found["panatlas_factual"], found["panatlas_counterfactual"])
 
 
+@pytest.mark.parametrize(("keeps", "before"), [(1, [1, 0, 0, 0]), (6, [2, 2, 2, 0]), (9, [2, 2, 4, 1])])
+def test_a_stopped_counterfactual_goes_on_and_writes_the_same_bytes(ask, home, monkeypatch, keeps, before):
+    words = (home / "human.h5ad", *FLU, "--batch-size", "16", "--n-genes", "20")
+    monkeypatch.setattr(finished_blocks, "BLOCK_CELLS", 16)
+    whole = ask("counterfactual", *words, "--output", "whole.h5ad")[1]
+    real, kept = finished_blocks.FinishedBlocks._keep, []
+
+    def stop(self, number, rows):
+        real(self, number, rows)
+        kept.append(number)
+        if len(kept) == keeps:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(finished_blocks.FinishedBlocks, "_keep", stop)
+    assert ask("counterfactual", *words)[0] == INTERRUPTED
+    assert list(Path().iterdir()) == [Path("whole.h5ad")]
+    found = [len(list(folder.glob("*.npz"))) for folder in (home / "tasks").iterdir()]
+    assert sorted(found) == sorted(one for one in before if one), "of others, reference, changed and compared cells"
+    monkeypatch.setattr(finished_blocks.FinishedBlocks, "_keep", real)
+    read, encode = [], Network.encode
+
+    def counted(self, view, **how):
+        read.append(len(view.rows))
+        return encode(self, view, **how)
+
+    monkeypatch.setattr(Network, "encode", counted)
+    code, told, err = ask("counterfactual", *words)
+    assert (code, told["sha256"]) == (0, whole["sha256"]), err
+    assert sum(read) == 40 + 40 + 80 + 40 - 16 * sum(before), "cells of finished blocks are not read again"
+    assert f"{16 * before[0]} of 200 cells were done before" in err
+    assert Path("out.h5ad").read_bytes() == Path("whole.h5ad").read_bytes()
+    assert list((home / "tasks").iterdir()) == []
+
+
+def test_what_a_stopped_counterfactual_left_is_not_taken_for_another(ask, home, monkeypatch):
+    monkeypatch.setattr(finished_blocks, "BLOCK_CELLS", 16)
+    real, words = finished_blocks.FinishedBlocks._keep, (home / "human.h5ad", *FLU, "--batch-size", "16", "--force")
+    few = ("--n-genes", "20")
+    others = ((*few, "--mix", "0.5"), (*few, "--seed", "1"), ("--n-genes", "21"), (*few, "--set", "base:state=flu"))
+    truth = [ask("counterfactual", *words, *more)[1]["sha256"] for more in others]
+
+    def stop(self, number, rows):
+        real(self, number, rows)
+        if self.n_cells == 80 and number == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finished_blocks.FinishedBlocks, "_keep", stop)
+        assert ask("counterfactual", *words, *few)[0] == INTERRUPTED
+    assert [ask("counterfactual", *words, *more)[1]["sha256"] for more in others] == truth
+    assert len(list((home / "tasks").iterdir())) == 3, "which are that of the stopped one"
+    assert ask("counterfactual", *words, *few)[0] == 0
+    assert list((home / "tasks").iterdir()) == []
+
+
 def test_groups_genes_and_gene_sets_are_those_that_are_asked_for(ask, home):
     table = load_gene_table("human")
     symbols = dict(zip(table.ids.tolist(), table.symbols, strict=True))
@@ -244,19 +299,6 @@ def test_a_slip_is_told_with_its_remedy_and_leaves_nothing(ask, home, words, sai
     assert (code, told) == (USAGE, {}), err
     assert said in err
     assert list(Path().iterdir()) == []
-
-
-def test_gene_sets_are_read_from_gmt_and_tables_and_nothing_else(home):
-    ids = gene_ids("human")[:6]
-    Path("a.csv").write_text("set,gene\n" + "".join(f"s,{one}\n" for one in ids) + "t,nonsense\n")
-    Path("b.gmt").write_text("s\thttp://x\t" + "\t".join(ids) + "\n")
-    assert open_gene_sets(Path("a.csv"), "human") == {"s": frozenset(ids)} == open_gene_sets(Path("b.gmt"), "human")
-    for name, text in (("c.csv", "set,gene\ns,nonsense\n"), ("d.csv", "a,b\n1,2\n"), ("e.csv", "")):
-        Path(name).write_text(text)
-        with pytest.raises(CatalogInputError, match="gene_sets"):
-            open_gene_sets(Path(name), "human")
-    with pytest.raises(CatalogInputError, match="gene_sets"):
-        open_gene_sets(Path("nowhere.gmt"), "human")
 
 
 def test_genes_are_embedded_before_any_cell_and_in_some(ask, home, model, cells):

@@ -7,22 +7,28 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 
+from catalog import finished_blocks, task_figures
 from catalog.cli import run
 from catalog.errors import REJECTED, USAGE
 from catalog.figures import Plot
 from catalog.model_places import read_adata
-from catalog.task_figures import own_groups, term_name, umap_places
+from catalog.task_figures import drawn_rows, own_groups, term_name, umap_places
 from catalog.task_report import describe_model, render_task_report
-from model import load_model, save_model
+from model import InferenceOptions, Network, embed, load_model, save_model
 from model.ledger import Ledger
 from tests.catalog.test_report import HOSTILE, Page
 from tests.model.small_runs import small_adata, small_start
+
+if TYPE_CHECKING:
+    from model.network import Encoded
+    from model.views import View
 
 N = 48
 PLOT = Plot("umap", "Embedding", "All cells.", 3, 4.5, b"\x89PNG", b"<svg/>")
@@ -55,7 +61,8 @@ def ask(capsys, home, monkeypatch, tmp_path):
 
     def call(verb: str, *words: object) -> tuple[int, dict, str]:
         capsys.readouterr()
-        usual = ("--output", "out.h5ad", "--length", "64", "--batch-size", "48", "--device", "cpu", "--json", "--plots")
+        size = () if "--batch-size" in words else ("--batch-size", "48")
+        usual = ("--output", "out.h5ad", "--length", "64", *size, "--device", "cpu", "--json", "--plots")
         code = run([verb, str(home / "cells.h5ad"), *usual, *map(str, words)])
         out, err = capsys.readouterr()
         return code, json.loads(out) if out else {}, err
@@ -115,6 +122,30 @@ def test_an_annotation_is_drawn_by_what_is_told_and_beside_the_cells_own_labels(
     said = "".join(page.text)
     assert told["thresholds"]["cell_type"]["promise"] in said
     assert all(name in said for name in told["labels"]["cell_type"])
+
+
+@pytest.mark.index
+def test_cells_that_are_named_and_drawn_are_read_once(ask, home, monkeypatch):
+    read, drawn = [], []
+    encode, places = Network.encode, task_figures.umap_places
+
+    def counted(self: Network, view: View, **how: object) -> Encoded:
+        read.append(len(view.rows))
+        return encode(self, view, **how)
+
+    monkeypatch.setattr(Network, "encode", counted)
+    monkeypatch.setattr(task_figures, "umap_places", lambda values: drawn.append(values) or places(values))
+    monkeypatch.setattr(task_figures, "MOST_CELLS", 30)
+    monkeypatch.setattr(finished_blocks, "BLOCK_CELLS", 16)
+    code, _, err = ask("annotate", "--threshold", "0.2", "--batch-size", "16")
+    assert code == 0, err
+    assert sum(read) == N
+    assert len(drawn[0]) == 30
+    cells, model = read_adata(home / "cells.h5ad", "human").cells, load_model(home / "models" / "mine")
+    truth = embed(model, cells, drawn_rows(N), options=InferenceOptions(length=64, device="cpu")).values
+    np.testing.assert_allclose(drawn[0], truth, rtol=1e-3, atol=1e-5)
+    assert ask("annotate", "--threshold", "0.2", "--batch-size", "16", "--smooth", "0.3", "--force")[0] == 0
+    np.testing.assert_array_equal(drawn[1], drawn[0])
 
 
 @pytest.mark.index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -16,6 +17,7 @@ from loaders import CellRows, LoaderInputError
 from loaders.anndata_cells import AnnDataCells
 from loaders.cells import NO_CELL, Cells
 from loaders.errors import CellsError
+from loaders.source_cells import SourceCells
 from ontology import LABELS, load_gene_table
 from tests.factories import make_adata, write_source
 
@@ -193,6 +195,21 @@ def test_labels_come_from_the_columns_that_are_named(adata: ad.AnnData) -> None:
     assert words(cells, "donor") == [f"{'xy'[i % 2]}/p{i % 4}" for i in range(40)]
     assert cells.column("split").tolist() == [0] * 20 + [2] * 19 + [1]
     assert cells.about["vocabulary"]["organism"] == ["NCBITaxon:9606"]
+
+
+def test_a_donor_of_two_datasets_is_one_person_as_it_is_in_a_file(adata: ad.AnnData, tmp_path: Path) -> None:
+    made = adata.copy()
+    made.obs["dataset_id"] = ["one", "two"] * 20
+    made.obs["donor_id"] = np.array(["ada", "ben", "unknown", "eve"])[np.arange(40) // 2 % 4]
+    made.obs.loc[made.obs["donor_id"] == "eve", "dataset_id"] = "two"
+    cells = AnnDataCells(made, "human")
+    who, datasets = made.obs["donor_id"].astype(str), made.obs["dataset_id"].astype(str)
+    home = who.map({"ada": "one", "ben": "one", "eve": "two"}).where(who != "unknown", datasets)
+    assert words(cells, "donor") == (home + "/" + who).tolist()
+    made.write_h5ad(tmp_path / "same.h5ad")
+    with closing(SourceCells(tmp_path / "same.h5ad", "human", columns={})) as file:
+        assert words(file, "donor") == words(cells, "donor")
+        assert words(file, "dataset") == words(cells, "dataset")
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,21 @@ def test_cells_queried_from_an_atlas_are_known_by_id_donor_and_counts(pack: Pack
     ]
 
 
+def test_a_person_of_two_datasets_is_found_by_the_name_of_either() -> None:
+    first, second = study(), study(20, seed=1, name="two")
+    first.obs["donor_id"], second.obs["donor_id"] = "ada", ["ada"] * 15 + ["ben"] * 5
+    both = joined(first, second)
+    assert set(cells_of(both).about["vocabulary"]["donor"]) == {"one/ada", "two/ben"}
+    there = study(25, seed=2, name="two")
+    there.obs["donor_id"] = ["eve"] * 18 + ["ada"] * 7
+    (leak,) = find_leaks(cells_of(both), cells_of(there))
+    assert (leak.kind, leak.cells, leak.donors) == ("donor", (55, 7), ("two/ada",)), "in all her 55 cells"
+    assert leak.examples == ((0, 18),)
+    (leak,) = find_leaks(cells_of(there), cells_of(both))
+    assert (leak.kind, leak.cells, leak.donors) == ("donor", (7, 55), ("one/ada",))
+    assert find_leaks(cells_of(study(seed=3, name="three")), cells_of(both)) == ()
+
+
 def test_unknown_donors_are_told_and_not_refused() -> None:
     first, second = study(), study(31, seed=1)
     first.obs["donor_id"] = ["unknown"] * 30 + ["ann"] * 10

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import spearmanr
 
 from model import (
+    Embedding,
     InferenceOptions,
     ModelInputError,
     Swap,
@@ -23,10 +24,11 @@ from model import (
 )
 from model.counterfactual_report import (
     Population,
+    class_codes,
     compare_changes,
+    control_swaps,
     decoded_means,
     halve,
-    random_swaps,
     report_counterfactual,
     swaps_to,
 )
@@ -273,18 +275,32 @@ def test_all_tokens_swapped_to_a_type_change_what_sets_the_reconstructions_of_th
     assert spearmanr(report.changes["change_over_own"], apart).statistic > 0.4
 
 
-def test_random_swaps_are_means_of_as_many_cells_of_either_class():
+@pytest.mark.parametrize("step", [7, 1_000])
+def test_baselines_are_means_of_the_own_class_and_of_as_many_cells_of_either(step):
     source, target = populations()
     halves, model = halve(source, target), sharp_model()
     swaps = swaps_to(model, halves.reference, ["base"], 0.5, OPTIONS)
-    (found,) = random_swaps(model, halves, swaps, OPTIONS, 3)
+    asked = []
+
+    def read(name, part):
+        asked.append(name)
+        whole = embed(model, part.cells, part.numbers, options=OPTIONS)
+        for start in range(0, len(whole), step):
+            some = slice(start, start + step)
+            yield Embedding(whole.numbers[some], whole.values[some], whole.columns)
+
+    codes = class_codes(halves, read, 3)
+    assert sorted(asked) == ["others", "reference"], "each is read once"
+    (found,) = control_swaps(swaps, codes)
     assert (found.token, found.weight) == ("base", 0.5)
     sizes = [len(halves.others.numbers), len(halves.reference.numbers)]
     drawn = np.zeros(sum(sizes), dtype=bool)
     drawn[np.random.default_rng(3).permutation(sum(sizes))[: sizes[1]]] = True
     numbers = np.concatenate([halves.others.numbers, halves.reference.numbers])[drawn]
-    truth = mean_codes(model, small_cells(), numbers, options=OPTIONS)["base"]
-    np.testing.assert_allclose(found.code, truth, rtol=1e-4, atol=1e-6)
+    target = (codes["target"]["base"], halves.reference.numbers)
+    for code, of in ((found.code, numbers), (found.before, halves.others.numbers), target):
+        truth = mean_codes(model, small_cells(), of, options=OPTIONS)["base"]
+        np.testing.assert_allclose(code, truth, rtol=1e-4, atol=1e-6)
     with pytest.raises(ModelInputError, match="token='colour'"):
         swaps_to(model, halves.reference, ["colour"], 1.0, OPTIONS)
 

@@ -35,15 +35,40 @@ class Swapped:
         return self._codes[cells] if name == "cell_type" else self._cells.codes(name, cells)
 
 
+class OfTwoPanels:
+    """Cells of which one is of a dataset that did not measure some genes."""
+
+    def __init__(self, cells: Swapped, odd: int, lacking: np.ndarray) -> None:
+        self._cells, self._odd, self._lacking = cells, odd, lacking
+        words = cells.about["vocabulary"]
+        self.about = {**cells.about, "vocabulary": {**words, "dataset": [*words["dataset"], "other"]}}
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._cells, name)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def codes(self, name: str, cells: np.ndarray) -> np.ndarray:
+        return (
+            (np.asarray(cells) == self._odd).astype(np.int32) if name == "dataset" else self._cells.codes(name, cells)
+        )
+
+    def measured(self, dataset: int, organism: int) -> np.ndarray:
+        found = self._cells.measured(0, organism).copy()
+        found[self._lacking] &= dataset == 0
+        return found
+
+
 @cache
-def planted() -> tuple[Swapped, np.ndarray, np.ndarray]:
+def planted(swapped: int = SWAPPED) -> tuple[Swapped, np.ndarray, np.ndarray]:
     """Return held-out cells of which some monocytes are called B cells, and which these are."""
     cells = annotated_cells()
     words = cells.about["vocabulary"]["cell_type"]
     codes = cells.column("cell_type").copy()
     held = np.flatnonzero(cells.column("split") > 0)
     monocytes = held[codes[held] == words.index(MONOCYTE)]
-    moved = np.sort(np.random.default_rng(0).permutation(monocytes)[:SWAPPED])
+    moved = np.sort(np.random.default_rng(0).permutation(monocytes)[:swapped])
     codes[moved] = words.index(B)
     return Swapped(cells, codes), held, moved
 
@@ -136,6 +161,28 @@ def test_markers_place_cells_between_two_kinds():
 def test_genes_that_a_dataset_lacks_are_left_out():
     cells, held, _ = planted()
     assert shared_genes(cells, held).tolist() == np.flatnonzero(cells.measured(0, 0)).tolist()
+
+
+def test_all_doubted_cells_are_placed_by_genes_that_they_measured_drawn_for_the_markers_or_not():
+    cells, held, _ = planted(30)
+    names, options = cells.genes()["feature_name"], AuditOptions(most_kept=15)
+
+    def audited(some: Cells) -> tuple[pd.Series, LabelAudit]:
+        found = audit_labels(annotating_model(), some, "cell_type", held, options=OPTIONS, audit=options)
+        return found.groups.query("given == @B and told == @MONOCYTE").iloc[0], found
+
+    group, found = audited(cells)
+    markers = [*group["given_markers"].split()[::2], *group["told_markers"].split()[::2]]
+    lacking = np.flatnonzero(names.isin(markers).to_numpy())
+    doubted = found.cells.query("given == @B and told == @MONOCYTE")["cell"].tolist()
+    assert len(doubted) > options.most_kept, "so some have no part in choosing markers"
+    for odd in doubted[:: len(doubted) // 3]:
+        group, found = audited(OfTwoPanels(cells, odd, lacking))
+        assert odd in found.cells["cell"].tolist()
+        used = [*group["given_markers"].split(), *group["told_markers"].split()]
+        assert used, "others are left"
+        assert not set(used) & set(markers)
+        assert not set(found.genes.query("given == @B and told == @MONOCYTE")["feature_name"]) & set(markers)
 
 
 def test_where_markers_are_not_known_it_is_said():
