@@ -29,6 +29,9 @@ CELLS, SIZES = 1_000, (1_000, 2_000, 4_000, 8_000, 16_000)
 LENGTH, FACTORS, SAMPLED, PER_TARGET = 2_200, 1_600, 300, 100
 """Genes of a context as in training; regulators where there are fewer than targets, about as many as there are human
 transcription factors; targets that trees are grown for; edges that a target keeps."""
+AT_ONCE = 8_000
+"""Targets of a block, where scores are made block by block and only each target's strongest are kept."""
+BLOCKWISE = "attention in blocks"
 THREADS, MOST_SECONDS, MOST_MIB = 2, 1_800.0, 8_192.0
 NETWORKS = {
     "token_similarity": {},
@@ -36,22 +39,26 @@ NETWORKS = {
     "spearman": {},
     "partial_correlation": {},
     "attention": {"contexts": "trained"},
+    BLOCKWISE: {"readout": "attention", "contexts": "trained", "at_once": AT_ONCE, "sizes": SIZES[-2:]},
     "mean_cell_attention": {"contexts": "trained"},
     "criss_cross": {"regulators": FACTORS},
     "pidc": {"most": 4_000},
-    "grnboost2": {"regulators": FACTORS, "sampled": SAMPLED},
+    "grnboost2": {"regulators": FACTORS, "sampled": SAMPLED, "sizes": (SIZES[0], SIZES[1], SIZES[-1])},
 }  # fmt: skip
 LEFT_OUT = "extrapolated, not measured"
-COLUMNS = ("readout", "genes", "regulators", "seconds", "cpu_seconds", "peak_mib", "edges")
+COLUMNS = ("readout", "genes", "regulators", "seconds", "cpu_seconds", "peak_mib", "edges", "within_8_gib")
 NOTES = (
     f"{CELLS:,} cells, {THREADS} threads; from cells in memory to a network of each target's {PER_TARGET} strongest "
     "edges. `cpu_seconds` are of all threads together; `peak_mib` is the largest memory of the whole process, "
     "libraries and cells included.",
     f"`attention` and `mean_cell_attention` read contexts of {LENGTH:,} genes as in training, and say nothing of pairs "
     "that no cell's context showed together (`unseen`); `criss_cross` reads all genes of a row at once in every cell.",
+    f"`{BLOCKWISE}` is the same network as `attention`, {AT_ONCE:,} targets at a time: cells are read once for each "
+    "block, and memory is a block's, not the square of the genes.",
     f"`grnboost2`: seconds for all targets, of which {SAMPLED} were run on one thread; its memory does not grow.",
     "Rows that are extrapolated were not measured: their seconds and memory follow the last two measured sizes as a "
-    "power law.",
+    "power law. The cost curve is that of the last two measured sizes, as a power of the number of genes; its times "
+    "and memory are of the most genes.",
 )
 
 
@@ -62,19 +69,42 @@ def main(*, quick: bool = False) -> list[dict[str, Any]]:
     for readout, how in NETWORKS.items():
         mine: list[dict[str, Any]] = []
         for genes in sizes:
-            if genes > how.get("most", genes):
+            if genes > how.get("most", genes) or not (quick or genes in how.get("sizes", sizes)):
                 continue
-            asked = {"readout": readout, "genes": genes, "cells": cells, "sampled": 4 if quick else SAMPLED}
-            guess = extrapolated(mine, genes)
+            asked = {"name": readout, "genes": genes, "cells": cells, "sampled": 4 if quick else SAMPLED}
+            if quick and "at_once" in how:
+                asked["at_once"] = 80
+            guess = {} if "sampled" in how else extrapolated(mine, genes)
             if guess and (guess["seconds"] > MOST_SECONDS or guess["peak_mib"] > MOST_MIB):
                 found = guess | {"note": LEFT_OUT}
             else:
                 found = point(asked)
             regulators = min(genes, how.get("regulators", genes))
-            mine.append({"readout": readout, "genes": genes, "regulators": regulators} | found)
+            within = {"within_8_gib": found["peak_mib"] <= MOST_MIB} if "peak_mib" in found else {}
+            mine.append({"readout": readout, "genes": genes, "regulators": regulators} | found | within)
             print(f"{readout} {genes}: {found}", file=sys.stderr, flush=True)
         rows += mine
-    return rows
+    return rows + [curve for readout in NETWORKS if (curve := cost_curve([r for r in rows if r["readout"] == readout]))]
+
+
+def cost_curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return how a read-out's seconds and memory grow with genes, and what the most genes cost."""
+    measured = [row for row in rows if "seconds" in row and "note" not in row]
+    if len(measured) < 2:
+        return {}
+    powers = {name: round(power(measured[-2], measured[-1], name), 2) for name in ("seconds", "peak_mib")}
+    last = rows[-1]
+    return {
+        "table": "cost curve", "readout": last["readout"], "seconds grow as genes to the": powers["seconds"],
+        "memory grows as genes to the": powers["peak_mib"], "most genes": last["genes"],
+        "seconds of them": last.get("seconds"), "GiB of them": round(last.get("peak_mib", math.nan) / 2**10, 2),
+        "how": last.get("note", "measured"),
+    }  # fmt: skip
+
+
+def power(first: dict[str, Any], last: dict[str, Any], name: str) -> float:
+    """Return the power of the number of genes that a cost grows by from one row to another."""
+    return math.log(max(last[name], 1e-9) / max(first[name], 1e-9)) / math.log(last["genes"] / first["genes"])
 
 
 def extrapolated(rows: list[dict[str, Any]], genes: int) -> dict[str, float]:
@@ -83,11 +113,8 @@ def extrapolated(rows: list[dict[str, Any]], genes: int) -> dict[str, float]:
     if len(measured) < 2:
         return {}
     first, last = measured
-    out, step = {}, math.log(last["genes"] / first["genes"])
-    for name in ("seconds", "cpu_seconds", "peak_mib"):
-        exponent = math.log(max(last[name], 1e-9) / max(first[name], 1e-9)) / step
-        out[name] = round(last[name] * (genes / last["genes"]) ** min(max(exponent, 0.0), 3.0), 1)
-    return out
+    steps = {name: min(max(power(first, last, name), 0.0), 3.0) for name in ("seconds", "cpu_seconds", "peak_mib")}
+    return {name: round(last[name] * (genes / last["genes"]) ** step, 1) for name, step in steps.items()}
 
 
 def point(asked: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +127,7 @@ def point(asked: dict[str, Any]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(readout: str, genes: int, cells: int, sampled: int) -> dict[str, Any]:
+def measure(name: str, genes: int, cells: int, sampled: int, at_once: int = AT_ONCE) -> dict[str, Any]:
     """Return seconds, peak memory and edges of one network, in this process."""
     import numpy as np
     import torch
@@ -109,13 +136,17 @@ def measure(readout: str, genes: int, cells: int, sampled: int) -> dict[str, Any
     from model.grn_scores import BY_NAME
 
     torch.set_num_threads(THREADS)
-    how = NETWORKS[readout]
+    how = NETWORKS[name]
+    readout = str(how.get("readout", name))
     source = make_cells(cells)
     model = None
     if BY_NAME[readout].needs_model:
         model = make_model(source, "criss-cross" if readout == "criss_cross" else "exact")
     inference = InferenceOptions(device="cpu", length=min(LENGTH, genes), batch_size=16)
-    options = ReadoutOptions(inference, contexts=how.get("contexts", "chosen"), per_target=PER_TARGET)
+    options = ReadoutOptions(
+        inference, contexts=how.get("contexts", "chosen"), per_target=PER_TARGET,
+        targets_at_once=at_once if "at_once" in how else 0,
+    )  # fmt: skip
     names = most_expressed(source, genes)
     drawn = np.random.default_rng(SEED).permutation(names).tolist()
     targets = drawn[:sampled] if "sampled" in how else names
@@ -192,6 +223,6 @@ def peak_mib() -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--point", type=json.loads, required=True, help="readout, genes, cells, sampled, as JSON")
+    parser.add_argument("--point", type=json.loads, required=True, help="name, genes, cells, sampled, as JSON")
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     print(json.dumps(measure(**parser.parse_args().point)))

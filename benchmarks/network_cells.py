@@ -31,20 +31,34 @@ REFERENCES = Path(os.environ.get("PANATLAS_BENCH_REFERENCES", SHARED / "bio" / "
 EXPRESSED = {"regulators": 0.02, "targets": 0.05}
 """Share of the cells that express a gene which is scored; factors are told from few molecules."""
 SETS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "hESC, Chen": ("human", "chen", ("hesc", "hesc_perturbation", "collectri")),
-    "mESC, Semrau": ("mouse", "semrau", ("mesc", "mesc_perturbation", "dorothea_mouse")),
+    "hESC, Chen": (
+        "human",
+        "chen",
+        ("hesc", "hesc_perturbation", "hesc_logof", "hesc_nishiyama", "hesc_binding", "hesc_literature", "collectri",
+         "omnipath", "encode"),
+    ),
+    "mESC, Semrau": (
+        "mouse",
+        "semrau",
+        ("mesc", "mesc_perturbation", "mesc_logof", "mesc_nishiyama", "mesc_binding", "mesc_literature",
+         "dorothea_mouse"),
+    ),
     "human pancreas, Baron": (
         "human",
         "human_pancreas_baron_cxg7.h5ad",
-        ("collectri", "dorothea_human", "encode"),
+        ("collectri", "omnipath", "dorothea_human", "encode"),
     ),
     "mouse bone marrow, Paul": (
         "mouse",
         "mouse_bonemarrow_paul2015.h5ad",
-        ("mdc", "mdc_perturbation", "dorothea_mouse"),
+        ("mdc", "mdc_perturbation", "mdc_binding", "dorothea_mouse"),
     ),
-}
+}  # fmt: skip
 """Organism, file (or name in the archive of McCalla et al.) and references of each set of cells."""
+TYPES = "cell_type_ontology_term_id"
+"""Column of the cell types, where a file has one."""
+FEW_TARGETS = 150
+"""Targets up to which a reference's are all scored, as far as they are expressed."""
 NESTED = 0.9
 """Share of the edges of one reference in another from which on the two are one witness, not two."""
 
@@ -59,6 +73,8 @@ class NetworkStudy:
     truths: Mapping[str, EdgeTruth]
     regulators: tuple[str, ...]
     targets: tuple[str, ...]
+    types: tuple[str, ...] = ()
+    """Of each cell, where the file tells."""
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -81,7 +97,8 @@ def network_studies(model: TrainedModel, regulators: int, targets: int) -> Itera
         adata = _mccalla(file) if "." not in file else _read(file)
         cells = AnnDataCells(adata, organism)
         found = {truth: read_truth(REFERENCES, truth) for truth in truths}
-        yield NetworkStudy(name, organism, cells, found, *_genes(model, cells, found, regulators, targets))
+        types = tuple(adata.obs[TYPES].astype(str)) if TYPES in adata.obs else ()
+        yield NetworkStudy(name, organism, cells, found, *_genes(model, cells, found, regulators, targets), types)
 
 
 def _read(file: str) -> ad.AnnData:
@@ -93,7 +110,7 @@ def _read(file: str) -> ad.AnnData:
     adata = ad.read_h5ad(path)
     if adata.raw is not None:
         adata = adata.raw.to_adata()
-    return ad.AnnData(adata.X, adata.obs[[]], adata.var[[]])
+    return ad.AnnData(adata.X, adata.obs[[name for name in (TYPES,) if name in adata.obs]], adata.var[[]])
 
 
 def _mccalla(name: str) -> ad.AnnData:
@@ -123,9 +140,10 @@ def _genes(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return targets that a reference names, drawn alike among expressed ones, and regulators that have most of them.
 
-    Chosen once on all cells, so that seeds differ in cells alone. No gene is preferred for how it varies or how much of
-    it there is: that would decide between read-outs. Regulators are ranked by the share of a reference's edges that is
-    theirs, added up, so that a small strict reference has its regulators beside large ones.
+    Those of a reference of few targets are all taken, or a draw would leave nothing of it to be scored. Chosen once on
+    all cells, so that seeds differ in cells alone. No gene is preferred for how it varies or how much of it there is:
+    that would decide between read-outs. Regulators are ranked by the share of a reference's edges that is theirs, added
+    up, so that a small strict reference has its regulators beside large ones.
     """
     from model.grn_query import gene_counts, usable_genes
 
@@ -135,7 +153,10 @@ def _genes(
     share = np.asarray((counts > 0).mean(0)).ravel()
     named = np.isin(usable, sorted({gene for truth in truths.values() for gene in truth.targets}))
     there = usable[named & (share >= EXPRESSED["targets"])]
-    few = np.sort(np.random.default_rng(len(there)).permutation(there)[:targets])
+    short = [truth.targets for truth in truths.values() if len(truth.targets) <= FEW_TARGETS]
+    first = np.isin(there, sorted({gene for genes in short for gene in genes}))
+    drawn = np.random.default_rng(len(there)).permutation(there[~first])
+    few = np.sort(np.concatenate([there[first], drawn])[:targets])
     known = dict.fromkeys(usable[share >= EXPRESSED["regulators"]].tolist(), 0.0)
     for truth in truths.values():
         mine = truth.edges[truth.edges["target"].isin(few) & truth.edges["regulator"].isin(known)]
@@ -158,6 +179,14 @@ def other_truths(truths: Mapping[str, EdgeTruth], name: str) -> list[str]:
              for one, known in truths.items()}  # fmt: skip
     mine = edges.pop(name)
     return [one for one, its in edges.items() if len(mine & its) < NESTED * min(len(mine), len(its))]
+
+
+def narrowed(truth: EdgeTruth, study: NetworkStudy) -> EdgeTruth:
+    """Return a reference with the edges to the study's targets: all that can be scored there, read many times faster.
+
+    Other regulators' edges stay, as they tell which targets the reference names.
+    """
+    return replace(truth, edges=truth.edges[truth.edges["target"].isin(study.targets)])
 
 
 def alike_expressed(study: NetworkStudy) -> NetworkStudy:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -36,6 +36,8 @@ SLOW_CELLS = {"perturbation": 20, "gradient": 3}
 TREES = {"extra_trees": 30, "grnboost2": 60}
 """Trees, instead of the authors' 1,000 and at most 5,000: what 2 cores have time for."""
 HEADS = "attention, heads chosen on other regulators"
+TESTED = ("pearson", "spearman", "attention", "criss_cross")
+"""Read-outs whose edges are tested."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,16 @@ class Method:
     """Whether all genes are regulators, for the enrichment of hubs."""
     shuffles: int = 0
     """Of the cells, beyond which the read-out is, as z (`assess_edges`); 0 for the read-out itself."""
+
+
+@dataclass(frozen=True)
+class Significance:
+    """How edges are tested."""
+
+    permutations: int
+    """Shuffles."""
+    shuffled: bool = False
+    """Whether the cells are shuffled themselves, so that every called edge is a false one."""
 
 
 def main_methods() -> list[Method]:
@@ -91,23 +103,44 @@ class Bench:
         from model.grn_scores import EdgeScores
 
         numbers = some_of(numbers, SLOW_CELLS.get(method.readout, len(numbers)))
-        said = [asdict(method), study.cells.fingerprint, study.regulators, study.targets, numbers.tolist()]
-        text = json.dumps([*said, self.model_key, sources_digest()], sort_keys=True)
-        path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
         regulators = study.genes if method.square else study.regulators
         targets = study.genes if method.square else study.targets
-        if path.exists():
-            with np.load(path, allow_pickle=False) as kept:
-                signs = kept.get("signs")
-                return EdgeScores(regulators, targets, kept["values"], signs), float(kept["seconds"])
-        began = time.perf_counter()
-        found = self.read(study, method, numbers)
-        seconds = time.perf_counter() - began
-        part = path.with_suffix(".part.npz")
-        signs = {} if found.signs is None else {"signs": found.signs}
-        np.savez(part, values=found.values, seconds=seconds, **signs)
-        part.replace(path)
-        return found, seconds
+
+        def make() -> dict[str, Any]:
+            began = time.perf_counter()
+            found = self.read(study, method, numbers)
+            signs = {} if found.signs is None else {"signs": found.signs}
+            return {"values": found.values, "seconds": time.perf_counter() - began, **signs}
+
+        kept = self._kept(study, numbers, asdict(method), make)
+        return EdgeScores(regulators, targets, kept["values"], kept.get("signs")), float(kept["seconds"])
+
+    def significance(self, study: NetworkStudy, method: Method, numbers: Numbers, how: Significance) -> dict[str, Any]:
+        """Return p_values and q_values [regulators, targets] of a method on some cells, or on these shuffled."""
+        from model.grn_significance import NullOptions, assess_edges
+        from model.shuffled_cells import ShuffledCells
+
+        def make() -> dict[str, Any]:
+            cells = ShuffledCells(study.cells, numbers, seed=77) if how.shuffled else study.cells
+            found = assess_edges(
+                lambda some, few: self.read(study, method, few, some), cells, numbers,
+                NullOptions(permutations=how.permutations),
+            )  # fmt: skip
+            return {"p_values": found.p_values, "q_values": found.q_values}
+
+        return self._kept(study, numbers, [asdict(method), asdict(how)], make)
+
+    def _kept(self, study: NetworkStudy, numbers: Numbers, what: Any, make: Callable[[], dict[str, Any]]) -> Any:
+        """Return arrays from their file, or make them and keep them there."""
+        said = [what, study.cells.fingerprint, study.regulators, study.targets, numbers.tolist()]
+        text = json.dumps([*said, self.model_key, sources_digest()], sort_keys=True)
+        path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.npz"
+        if not path.exists():
+            part = path.with_suffix(".part.npz")
+            np.savez(part, **make())
+            part.replace(path)
+        with np.load(path, allow_pickle=False) as kept:
+            return dict(kept)
 
     def read(self, study: NetworkStudy, method: Method, numbers: Numbers, cells: Any = None) -> EdgeScores:
         """Return what a method says, from the cells themselves or from those given."""
@@ -131,12 +164,17 @@ class Bench:
 
     def head_maps(self, study: NetworkStudy, numbers: Numbers) -> HeadMaps:
         """Return the mean attention of every head."""
-        from model.attention_maps import head_maps
+        from model.attention_maps import HeadMaps, head_maps
 
-        return head_maps(
-            self.model, study.cells, numbers, regulators=study.regulators, targets=study.targets,
-            options=options_of(Method(HEADS, "attention")),
-        )  # fmt: skip
+        def make() -> dict[str, Any]:
+            found = head_maps(
+                self.model, study.cells, numbers, regulators=study.regulators, targets=study.targets,
+                options=options_of(Method(HEADS, "attention")),
+            )  # fmt: skip
+            return {"values": found.values, "seen": found.seen}
+
+        kept = self._kept(study, numbers, HEADS, make)
+        return HeadMaps(study.regulators, study.targets, kept["values"], kept["seen"], self.model_key)
 
 
 def some_of(numbers: Numbers, most: int) -> Numbers:

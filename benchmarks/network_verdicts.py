@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from model.grn_metrics import NetworkScore
+    from model.grn_scores import EdgeScores
+    from model.grn_truths import EdgeTruth
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +86,72 @@ def words(difference: tuple[float, float, float]) -> str:
     if np.isnan(low):
         return "cannot be told, too few regulators"
     return f"{'better by' if low > 0 else 'worse by' if high < 0 else 'no difference that shows,'} {span}"
+
+
+def claim(tables: Mapping[str, Mapping[str, Told]], pair: tuple[str, str], apart: Mapping[str, set[str]]) -> str:
+    """Return in words what references bear out of one method against another: two witnesses at least, none against.
+
+    Parameters
+    ----------
+    tables
+        By reference, what each method is worth beside it.
+    pair
+        The method, and the one that it is compared with.
+    apart
+        By reference, those that are no part of it, nor it of them.
+    """
+    one, other = pair
+    said: dict[str, dict[str, str]] = {"better": {}, "worse": {}, "no difference": {}}
+    for truth, told in tables.items():
+        if one not in told or other not in told:
+            continue
+        mean, low, high = compared(told[one], told[other])
+        if np.isnan(low):
+            continue
+        side = "better" if low > 0 else "worse" if high < 0 else "no difference"
+        said[side][truth] = f"{truth} {mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    if not any(said.values()):
+        return "cannot be told: too few regulators"
+    parts = [f"{side} beside {', '.join(mine.values())}" for side, mine in said.items() if mine]
+    sides = [side for side in ("better", "worse") if said[side]]
+    if not sides:
+        return f"no difference that shows: {parts[0]}"
+    if len(sides) > 1:
+        return f"references disagree: {'; '.join(parts)}"
+    mine = list(said[sides[0]])
+    if not any(second in apart[first] for first in mine for second in mine):
+        return f"one witness only, no claim: {'; '.join(parts)}"
+    return f"{sides[0]}: {'; '.join(parts)}"
+
+
+def called_beside(called: EdgeScores, truth: EdgeTruth) -> dict[str, Any]:
+    """Return what is known of called edges, scored 1, among all, scored 0; nothing where none is called or comparable.
+
+    The odds ratio has Woolf's interval, with half added to each field of the table where one is empty.
+    """
+    from scipy.stats import hypergeom, norm
+
+    from model import ModelInputError
+    from model.grn_metrics import universe_of
+
+    try:
+        universe = universe_of(called, truth)
+    except ModelInputError:
+        return {}
+    values, known = universe.pooled()
+    mine = values == 1
+    n, most, drawn, found = len(known), int(known.sum()), int(mine.sum()), int((mine & known).sum())
+    if not drawn:
+        return {}
+    table = np.array([found, drawn - found, most - found, n - most - drawn + found], dtype=np.float64)
+    table += 0.5 * bool((table <= 0).any())
+    middle = np.log(table[0] * table[3] / (table[1] * table[2]))
+    half = norm.ppf(0.975) * np.sqrt((1 / table).sum())
+    low, odds, high = np.exp([middle - half, middle, middle + half])
+    return {
+        "called": drawn, "known": found, "precision / chance": f"{found / drawn / (most / n):.2f}",
+        "odds ratio": f"{odds:.2f} [{low:.2f}, {high:.2f}]", "p": f"{hypergeom.sf(found - 1, n, most, drawn):.2g}",
+    }  # fmt: skip
 
 
 def best_of(told: Mapping[str, Told], names: Sequence[str]) -> str:

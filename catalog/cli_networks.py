@@ -1,6 +1,7 @@
-"""The commands on gene networks: grn infers one; grn-hubs, grn-compare, grn-view and grn-structure work with them.
+"""The commands on gene networks: grn infers one, grn-heads chooses whose attention it reads, others work with them.
 
-Hung under `panatlas` by cli.py; their bodies are in network_commands.py and network_tools.py, loaded when one runs.
+Hung under `panatlas` by cli.py; bodies are in network_commands.py, network_heads.py and network_tools.py, loaded when
+one runs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def _tools() -> ModuleType:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class GrnOptions:
-    """Which cells and genes, by which model, and where the network goes."""
+    """Which cells and genes, and by which model."""
 
     regulators: Path | None = None
     """Text file of genes that may regulate, an id or symbol a line, such as transcription factors; all unless named."""
@@ -37,7 +38,7 @@ class GrnOptions:
     cells: int | None = None
     """At most so many of them, drawn at random."""
     model: str | None = None
-    """Folder of a model or a finished run, or its name in PANATLAS_HOME/models; the newest there unless named.
+    """Folder of a model or a finished run, or its name in PANATLAS_HOME/models; unless named the shipped one.
     Baselines need none; if one is named they are between genes that it knows."""
     organism: str | None = None
     """Whose cells a file has; human unless named. Of a release: only these cells."""
@@ -45,8 +46,6 @@ class GrnOptions:
     """Layer of a file with the counts, raw for .raw, X for X; chosen as an ingest does unless named."""
     seed: int = 0
     """Of everything that is drawn."""
-    to_atlas: Switch = False
-    """Write the network into the atlas, beside the cells of release:NAME, instead of into an output."""
     force: Switch = False
     """Write over an output that is there."""
     json: Switch = False
@@ -64,12 +63,38 @@ class EdgeOptions:
     """Shuffles."""
     bootstraps: int = 0
     """Resamples of the cells, or of the donors, for the layer stability."""
-    per_target: int | None = None
-    """Strongest edges that each target keeps; with all and tfs 100 unless given, else all."""
     adjust: Repeatable = ()
     """symmetrise, apc or sinkhorn: what is done to the scores before edges are chosen. Repeatable, in this order."""
+    known: Path | None = None
+    """Table of edges with columns regulator and target, or a network of `panatlas grn`: only these can be kept."""
+    per_target: int | None = None
+    """Strongest edges that each target keeps; with all and tfs 100 unless given, else all."""
+    above: float | None = None
+    """Only edges of a weight above this; what a weight is, the read-out says."""
+    top: int | None = None
+    """Only so many strongest edges, of those that are left."""
+    backbone: Switch = False
+    """Only edges along the maximum spanning tree of what is left: every gene's strongest way to the others."""
+    targets_at_once: int | None = None
+    """Targets scored at a time, each time from the cells anew, to hold memory down; all unless given."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What a read-out sees of the cells, and how it answers."""
+
     expression: Literal["log", "zscore", "counts"] = "log"
     """What baselines see."""
+    trees: int | None = None
+    """Trees of extra_trees, and the most of grnboost2; as many as their authors grow unless given."""
+    heads: Repeatable = ("mean",)
+    """Whose attention: mean, max, a file of `panatlas grn-heads`, the name of a selection that the model carries, or
+    single heads such as 3:0, layer and head from 0. Repeatable for single heads."""
+    layers: Annotated[list[int], Parameter(negative=(), show_default=False, consume_multiple=False)] = ()
+    """Layer whose attention counts, from 0; all unless given. Repeatable."""
+    perturbation: Literal["zero", "double"] = "zero"
+    """What perturbation does to a regulator's count."""
     contexts: Literal["chosen", "trained"] = "chosen"
     """What the model sees of a cell: exactly the genes of the network, or a context as in training."""
     over_cells: Literal["mean", "sum"] = "mean"
@@ -82,7 +107,7 @@ class EdgeOptions:
     """cpu, cuda, or whichever there is."""
 
 
-PLAIN, USUAL = GrnOptions(), EdgeOptions()
+PLAIN, USUAL, SCORED = GrnOptions(), EdgeOptions(), ScoreOptions()
 Stored = Annotated[str, Parameter(help="h5ad or parquet of `panatlas grn`, or the key of a network of the atlas.")]
 
 
@@ -94,8 +119,10 @@ def grn(
     genes: str = "2000",
     fdr: float | None = None,
     output: Path | None = None,
+    to_atlas: Switch = False,
     options: GrnOptions = PLAIN,
     edges: EdgeOptions = USUAL,
+    scored: ScoreOptions = SCORED,
 ) -> int:
     """Infer the gene network of some cells: edges from regulators to targets, tested where a rate is given.
 
@@ -111,8 +138,52 @@ def grn(
         False discovery rate of the edges that are kept; without one no edge is tested.
     output
         h5ad or parquet to be written; none with --to-atlas.
+    to_atlas
+        Write the network into the atlas, beside the cells of release:NAME, instead of into an output.
     """
-    return import_module(".network_commands", __package__).grn(source, output, (readout, genes, fdr), options, edges)
+    body = import_module(".network_commands", __package__).grn
+    return body(source, (output, to_atlas), (readout, genes, fdr), options, edges, scored)
+
+
+def grn_heads(
+    source: str,
+    /,
+    *,
+    truth: str,
+    output: Path,
+    genes: str = "1000",
+    method: Literal["logistic", "top"] = "logistic",
+    top: int = 3,
+    references: Path | None = None,
+    hold_out: Path | None = None,
+    save_model: Path | None = None,
+    options: GrnOptions = PLAIN,
+) -> int:
+    """Choose the heads whose attention speaks of regulation, on known edges between genes of some cells.
+
+    Parameters
+    ----------
+    source
+        h5ad, 10x h5, 10x mtx folder or zarr with raw counts; or release:NAME of the default atlas.
+    truth
+        Table of known edges with columns regulator and target; or with --references the name of one, such as collectri.
+    output
+        json to be written, for --heads of `panatlas grn`.
+    genes
+        Targets: how many, or a text file of them. Regulators are those of the truth.
+    method
+        logistic weighs all heads; top takes the best ones.
+    top
+        How many it takes.
+    references
+        Folder with public references as their sources distribute them.
+    hold_out
+        Text file of genes that are not learnt from, to be scored later; an id or symbol a line.
+    save_model
+        Folder to be made: the model with the selection in it, so that --heads finds it by the name of the truth.
+    """
+    body = import_module(".network_heads", __package__).grn_heads
+    return body(source, (output, save_model), (truth, references, hold_out), genes, (method, top), options)
 
 
 def grn_hubs(
@@ -255,5 +326,5 @@ def grn_scores(
     return _tools().grn_scores(network, (jobs, results), output, (organism, atlas), force=force, json=json)
 
 
-COMMANDS = (grn, grn_hubs, grn_compare, grn_view, grn_structure, grn_scores)
+COMMANDS = (grn, grn_heads, grn_hubs, grn_compare, grn_view, grn_structure, grn_scores)
 """All of them, in the order in which help lists them."""

@@ -15,13 +15,14 @@ import scipy.sparse as sp
 
 from .errors import ModelInputError
 from .gene_network import GeneNetwork
+from .grn_scores import EdgeScores
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Sequence
 
     import numpy.typing as npt
 
-    from .grn_scores import EdgeScores
+    from .grn_query import ReadoutOptions
 
     Numbers = npt.NDArray[np.int64]
 
@@ -111,23 +112,57 @@ ADJUSTMENTS = {"symmetrise": symmetrise, "apc": apc, "sinkhorn": sinkhorn}
 """What `ReadoutOptions.adjust` names."""
 
 
-def prove_edges(regulators: int, targets: int, per_target: int) -> None:
-    """Raise ModelInputError where a network would have more than 2^27 edges; who is to score them asks before."""
+def prove_choice(regulators: Sequence[str], targets: Sequence[str], options: ReadoutOptions) -> None:
+    """Prove, before anything is scored, that scores of these genes can become the edges that are asked for.
+
+    Raises
+    ------
+    ModelInputError
+        When more than 2^27 edges would be kept, no edge of the prior network is between these genes, scores of other
+        targets than regulators are to be symmetrised, sinkhorn is to see what apc left below 0, or scores are to be
+        adjusted that are not all there at a time.
+    """
+    mine = _places_of(options.known, regulators, targets)[0] if options.known else None
+    if mine is not None and not len(mine):
+        one, other = min(options.known)
+        allowed = f"edges between the {len(regulators)} regulators and {len(targets)} targets that are asked about"
+        raise ModelInputError("known", f"{len(options.known)} edges, such as {one} to {other}", allowed)
+    _prove_number(len(regulators), len(targets), options.per_target, len(options.known) if options.known else None)
+    adjust = options.adjust
+    if "symmetrise" in adjust and set(regulators) != set(targets):
+        raise ModelInputError("adjust", "symmetrise of other targets than regulators", "genes against themselves")
+    if "apc" in adjust and "sinkhorn" in adjust[adjust.index("apc") :]:
+        raise ModelInputError("adjust", ", ".join(adjust), "sinkhorn before apc, which leaves scores below 0")
+    if adjust and 0 < options.targets_at_once < len(targets):
+        allowed = "none: what is done to all scores needs them at a time; or no adjust"
+        raise ModelInputError("targets_at_once", options.targets_at_once, allowed)
+
+
+def _prove_number(regulators: int, targets: int, per_target: int, known: int | None) -> None:
     most = min(per_target or regulators, regulators) * targets
-    if most > MOST_EDGES:
+    if min(most, most if known is None else known) > MOST_EDGES:
         remedy = f"at most {MOST_EDGES}; keep {max(MOST_EDGES // targets, 1)} or fewer per_target"
         raise ModelInputError("per_target", f"{most} edges", remedy)
 
 
-def to_network(scores: EdgeScores, *, per_target: int = 0, **about: Any) -> GeneNetwork:
+def to_network(
+    scores: EdgeScores | Iterable[EdgeScores],
+    *,
+    per_target: int = 0,
+    known: Collection[tuple[str, str]] = (),
+    **about: Any,
+) -> GeneNetwork:
     """Return scores as a network between all of their genes, regulators first.
 
     Parameters
     ----------
     scores
-        The scores. Pairs without one, and pairs with a score of exactly 0, are no edges.
+        The scores, or blocks of them with the same regulators and other targets, of which one is held at a time. Pairs
+        without a score, and pairs with a score of exactly 0, are no edges.
     per_target
         Strongest edges that each target keeps, the first regulators where scores tie; 0 keeps all.
+    known
+        A prior network, if any: only these edges (regulator, target) are kept.
     about
         The network's other fields: readout, organism, population, cells, facts.
 
@@ -136,26 +171,57 @@ def to_network(scores: EdgeScores, *, per_target: int = 0, **about: Any) -> Gene
     ModelInputError
         When more than 2^27 edges would be kept.
     """
-    prove_edges(len(scores.regulators), len(scores.targets), per_target)
-    genes = tuple(dict.fromkeys([*scores.regulators, *scores.targets]))
+    regulators: tuple[str, ...] = ()
+    targets: list[str] = []
+    found: list[tuple[Numbers, Numbers, npt.NDArray, npt.NDArray | None]] = []
+    for block in [scores] if isinstance(scores, EdgeScores) else scores:
+        regulators = block.regulators
+        _prove_number(len(regulators), len(targets) + len(block.targets), per_target, len(known) or None)
+        rows, columns = _kept(block, per_target, known)
+        found.append((
+            rows, columns + len(targets), block.values[rows, columns],
+            None if block.signs is None else block.signs[rows, columns],
+        ))  # fmt: skip
+        targets += block.targets
+    genes = tuple(dict.fromkeys([*regulators, *targets]))
     place = {gene: number for number, gene in enumerate(genes)}
-    column_of = np.array([place[gene] for gene in scores.targets], dtype=np.int64)
+    column_of = np.array([place[gene] for gene in targets], dtype=np.int64)
+    rows, columns, values = (np.concatenate([part[side] for part in found]) for side in range(3))
+    at, shape = (rows, column_of[columns]), (len(genes), len(genes))
+    layers = {}
+    if all(part[3] is not None for part in found):
+        layers["sign"] = sp.csr_matrix((np.concatenate([part[3] for part in found]), at), shape=shape, dtype=np.int8)
+    return GeneNetwork(genes, sp.csr_matrix((values, at), shape=shape), layers=layers, **about)
+
+
+def _kept(scores: EdgeScores, per_target: int, known: Collection[tuple[str, str]]) -> tuple[Numbers, Numbers]:
+    """Return the rows and columns of the scores that become edges."""
     rows, columns = [], []
+    prior = _places_of(known, scores.regulators, scores.targets) if len(known) else None
     for start in range(0, len(scores.targets), COLUMNS):
         block = scores.values[:, start : start + COLUMNS]
         kept = np.isfinite(block) & (block != 0)
+        if prior is not None:
+            there = np.zeros_like(kept)
+            mine = (prior[1] >= start) & (prior[1] < start + COLUMNS)
+            there[prior[0][mine], prior[1][mine] - start] = True
+            kept &= there
         if 0 < per_target < len(block):
             kept &= _strongest(np.where(kept, block, -np.inf), per_target)
         row, column = np.nonzero(kept)
         rows.append(row)
         columns.append(column + start)
-    at = np.concatenate(rows), np.concatenate(columns)
-    shape = (len(genes), len(genes))
-    weights = sp.csr_matrix((scores.values[at], (at[0], column_of[at[1]])), shape=shape)
-    layers = {}
-    if scores.signs is not None:
-        layers["sign"] = sp.csr_matrix((scores.signs[at], (at[0], column_of[at[1]])), shape=shape, dtype=np.int8)
-    return GeneNetwork(genes, weights, layers=layers, **about)
+    return np.concatenate(rows), np.concatenate(columns)
+
+
+def _places_of(
+    known: Collection[tuple[str, str]], regulators: Sequence[str], targets: Sequence[str]
+) -> tuple[Numbers, Numbers]:
+    """Return the rows and columns of the edges of a prior network, as far as they are between these genes."""
+    row, column = ({gene: number for number, gene in enumerate(genes)} for genes in (regulators, targets))
+    pairs = [(row[one], column[other]) for one, other in known if one in row and other in column and one != other]
+    rows, columns = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2).T
+    return rows, columns
 
 
 def top_per_target(network: GeneNetwork, number: int) -> GeneNetwork:

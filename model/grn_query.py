@@ -7,7 +7,8 @@ which sends a query to its read-out.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import hashlib
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -68,8 +69,12 @@ class ReadoutOptions:
     """Of the ensembles' draws."""
     adjust: tuple[Adjustment, ...] = ()
     """What is done to all scores before edges are chosen, in this order."""
+    known: frozenset[tuple[str, str]] = frozenset()
+    """A prior network: only these edges, regulator and target, are kept, of which `per_target`; empty for any."""
     per_target: int = 0
     """Strongest edges that each target keeps; 0 keeps all."""
+    targets_at_once: int = 0
+    """Targets scored at a time, each time from the cells anew, so that memory is that of a part; 0 for all."""
 
     def __post_init__(self) -> None:
         for name, kind in (("contexts", Contexts), ("over_cells", OverCells), ("perturbation", Perturbation),
@@ -82,13 +87,21 @@ class ReadoutOptions:
             raise ModelInputError("adjust", unknown[0], f"some of {', '.join(get_args(Adjustment))}")
         if self.trees is not None and self.trees < 1:
             raise ModelInputError("trees", self.trees, "1 or more")
-        if self.per_target < 0:
-            raise ModelInputError("per_target", self.per_target, "0 or more")
+        for name in ("per_target", "targets_at_once"):
+            if getattr(self, name) < 0:
+                raise ModelInputError(name, getattr(self, name), "0 or more")
 
     def to_facts(self) -> dict[str, Any]:
-        """Return the options as JSON values; heads that were selected by the digest of their selection."""
-        said = {**asdict(self), "inference": {**asdict(self.inference), "genes": len(self.inference.genes)}}
-        said["heads"] = {"selection": self.heads.digest} if isinstance(self.heads, HeadSelection) else self.heads
+        """Return the options as JSON values; heads that were selected and a prior network by their digests."""
+        plain = replace(self, heads="mean", known=frozenset())
+        said = {**asdict(plain), "inference": {**asdict(self.inference), "genes": len(self.inference.genes)}}
+        if isinstance(self.heads, HeadSelection):
+            said["heads"] = {"selection": self.heads.digest, "truth": self.heads.truth, "method": self.heads.method}
+        else:
+            said["heads"] = self.heads
+        text = "".join(f"{one}\t{other}\n" for one, other in sorted(self.known))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        said["known"] = {"edges": len(self.known), "sha256": digest} if self.known else None
         return said | {"layers": list(self.layers), "adjust": list(self.adjust)}
 
 

@@ -82,13 +82,15 @@ class Readout:
     """Whether it tells activation from repression."""
     about: str
     """What it is, for a table."""
+    apart: bool = True
+    """Whether the score of a pair is the same whatever other targets are asked about."""
 
 
 BY_NAME = {
     "attention": Readout("attention_maps", "attention", True, False, False,
                          "mean over cells of the attention that the target pays the regulator"),
     "mean_cell_attention": Readout("mean_cell_attention", "mean_cell_attention", True, False, False,
-                                   "attention between the mean queries and keys of the cells"),
+                                   "attention between the mean queries and keys of the cells", apart=False),
     "criss_cross": Readout("attention_maps", "criss_cross", True, False, False,
                            "mean over cells of what the target reads of the regulator through the latents"),
     "token_similarity": Readout("grn_influence", "token_similarity", True, True, True,
@@ -100,10 +102,11 @@ BY_NAME = {
     "pearson": Readout("grn_baselines", "pearson", False, True, True, "correlation of expression"),
     "spearman": Readout("grn_baselines", "spearman", False, True, True, "correlation of ranks of expression"),
     "partial_correlation": Readout("grn_baselines", "partial_correlation", False, True, True,
-                                   "correlation given all other genes, of a shrunk covariance"),
+                                   "correlation given all other genes, of a shrunk covariance", apart=False),
     "mean_product": Readout("grn_baselines", "mean_product", False, True, False,
                             "regulator's mean expression times the target's: no cell-to-cell variation at all"),
-    "pidc": Readout("grn_pidc", "pidc", False, True, False, "proportional unique mutual information (PIDC)"),
+    "pidc": Readout("grn_pidc", "pidc", False, True, False, "proportional unique mutual information (PIDC)",
+                    apart=False),
     "extra_trees": Readout("grn_trees", "extra_trees", False, False, False,
                            "importance in extremely randomised trees that predict the target (GENIE3)"),
     "grnboost2": Readout("grn_trees", "grnboost2", False, False, False,

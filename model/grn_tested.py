@@ -14,8 +14,8 @@ import numpy as np
 
 from .errors import ModelInputError
 from .grn_genes import GeneChoice, choose_genes
-from .grn_inference import facts_of
-from .grn_postprocess import ADJUSTMENTS, prove_edges, to_network
+from .grn_inference import facts_of, pairs_of
+from .grn_postprocess import ADJUSTMENTS, prove_choice, to_network
 from .grn_query import ReadoutOptions, one_organism
 from .grn_scores import find_readout, score_edges
 from .grn_significance import NullOptions, assess_edges, prove_room
@@ -69,7 +69,9 @@ def infer_tested_grn(
     numbers = np.arange(len(cells)) if numbers is None else np.asarray(numbers)
     organism = one_organism(cells, numbers)
     regulators, targets = choose_genes(model, cells, numbers, genes)
-    prove_edges(len(regulators), len(targets), options.per_target)
+    if options.targets_at_once:
+        raise ModelInputError("targets_at_once", options.targets_at_once, "none where edges are tested: all at a time")
+    prove_choice(regulators, targets, options)
     prove_room(len(regulators) * len(targets), null)
 
     def read_out(some: Cells, which: Numbers) -> EdgeScores:
@@ -79,13 +81,14 @@ def infer_tested_grn(
         return scores
 
     found = assess_edges(read_out, cells, numbers, null)
-    facts = facts_of(model if how.needs_model else None, cells, numbers, found.scores)
-    facts |= {"options": options.to_facts(), "genes": genes.to_facts(), "null": asdict(null)}
+    facts = facts_of(model if how.needs_model else None, cells, numbers, (regulators, targets))
+    facts |= {**pairs_of(found.scores), "options": options.to_facts(), "genes": genes.to_facts(), "null": asdict(null)}
     facts |= {"pairs_tested": int(np.isfinite(found.q_values).sum()), "resampled": found.resampled}
     facts["pairs_called"] = int(found.called(null.fdr).sum())
     network = to_network(
-        found.scores, per_target=options.per_target, readout=readout, organism=organism, cells=len(numbers), facts=facts
-    )
+        found.scores, per_target=options.per_target, known=options.known, readout=readout, organism=organism,
+        cells=len(numbers), facts=facts,
+    )  # fmt: skip
     place_of = [{gene: number for number, gene in enumerate(ids)} for ids in (regulators, targets)]
     row_of, column_of = (np.array([place.get(gene, -1) for gene in network.genes]) for place in place_of)
     rows = row_of[np.repeat(np.arange(len(network.genes)), np.diff(network.weights.indptr))]

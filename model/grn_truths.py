@@ -287,6 +287,8 @@ MCCALLA = (
 ORTHOLOGS = (
     " The human lists are to a large part orthologs of mouse experiments: no second witness beside the mouse ones."
 )
+LOGOF = " The part of the knock-downs that is ESCAPE's list of loss and gain of function."
+NISHIYAMA = " The part of the knock-downs that is Nishiyama et al.'s."
 MIXED = "a compilation: each of its resources has terms of its own, some for academic use only"
 DOROTHEA = "DoRothEA (Garcia-Alonso et al. 2019, doi:10.1101/gr.240663.118), confidence A to C of its table A to D."
 ARCHIVE = "mccalla_benchmark.tar.xz"
@@ -318,10 +320,16 @@ SOURCES: dict[str, TruthSource] = {
     ),
     "hesc": _mccalla("homo_sapiens", "binding and perturbation", "hESC_ground_truth.tsv", ORTHOLOGS),
     "hesc_perturbation": _mccalla("homo_sapiens", "perturbation", "gold_standards/hESC/hESC_KDUnion.txt", ORTHOLOGS),
+    "hesc_logof": _mccalla("homo_sapiens", "perturbation", "gold_standards/hESC/hESC_logof.txt", LOGOF + ORTHOLOGS),
+    "hesc_nishiyama": _mccalla(
+        "homo_sapiens", "perturbation", "gold_standards/hESC/hESC_nishiyama.txt", NISHIYAMA + ORTHOLOGS
+    ),
     "hesc_binding": _mccalla("homo_sapiens", "binding", "gold_standards/hESC/hESC_escapechip.txt", ORTHOLOGS),
     "hesc_literature": _mccalla("homo_sapiens", "literature", "gold_standards/hESC/hESC_lit.txt", ORTHOLOGS),
     "mesc": _mccalla("mus_musculus", "binding and perturbation", "mESC_ground_truth.tsv"),
     "mesc_perturbation": _mccalla("mus_musculus", "perturbation", "gold_standards/mESC/mESC_KDUnion.txt"),
+    "mesc_logof": _mccalla("mus_musculus", "perturbation", "gold_standards/mESC/mESC_logof.txt", LOGOF),
+    "mesc_nishiyama": _mccalla("mus_musculus", "perturbation", "gold_standards/mESC/mESC_nishiyama.txt", NISHIYAMA),
     "mesc_binding": _mccalla("mus_musculus", "binding", "gold_standards/mESC/mESC_chipunion.txt"),
     "mesc_literature": _mccalla("mus_musculus", "literature", "gold_standards/mESC/mESC_lit.txt"),
     "mdc": _mccalla(

@@ -2,9 +2,10 @@
 
 Most heads do other work, and their mean drowns the few that matter. Heads are weighed by what they say of the edges of
 some regulators; a network is then fair to score on other regulators only, whose edges, as sources and as targets, the
-choice never saw. `nested_scores` does that in folds. A `HeadSelection` is a few numbers as JSON: it goes with its model
-(`with_heads` puts it into the facts of a checkpoint) and serves any population. scPRINT-2 scores networks on the truth
-that chose their heads, in part. Used by attention_maps.py and the benchmark.
+choice never saw. `nested_scores` does that in folds, head_transfer.py between populations. A `HeadSelection` is a few
+numbers as JSON: it goes with its model (`with_heads` puts it into the facts of a checkpoint) and serves any population.
+scPRINT-2 scores networks on the truth that chose their heads, in part. Used by attention_maps.py, the command
+`panatlas grn-heads` and the benchmark.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class HeadSelection:
     weights: tuple[tuple[float, ...], ...]
     """By layer and head; from 0, and 1 together."""
     method: str
-    """`logistic` or `top`."""
+    """`logistic`, `top` or `given`."""
     truth: str
     """Name of the ground truth."""
     truth_digest: str
@@ -61,6 +62,8 @@ class HeadSelection:
     """Average precision of each head on what was learnt from, over the share of true edges."""
     facts: dict[str, Any] = field(default_factory=dict)
     """More, as JSON values, such as the population."""
+    targets: tuple[str, ...] = ()
+    """Feature ids that were learnt from as targets."""
 
     def __post_init__(self) -> None:
         found = (
@@ -95,7 +98,7 @@ class HeadSelection:
                 raise ModelInputError("text", sorted(said), "what HeadSelection.to_json wrote")
             for name in ("weights", "precision"):
                 said[name] = tuple(tuple(float(one) for one in row) for row in said[name])
-            return cls(**{**said, "regulators": tuple(map(str, said["regulators"]))})
+            return cls(**said | {name: tuple(map(str, said[name])) for name in ("regulators", "targets")})
         except (TypeError, ValueError, AttributeError, RecursionError) as error:
             if isinstance(error, ModelInputError):
                 raise
@@ -140,9 +143,9 @@ def select_heads(
     if method not in get_args(Method):
         raise ModelInputError("method", method, "logistic or top")
     layers, heads = maps.values.shape[:2]
-    if not 1 <= top <= layers * heads:
+    if method == "top" and not 1 <= top <= layers * heads:
         raise ModelInputError("top", top, f"1 to {layers * heads} heads")
-    features, labels, learnt = _pairs(maps, truth, set(held_out), seed)
+    features, labels, learnt, read = _pairs(maps, truth, set(held_out), seed)
     if not 0 < labels.sum() < len(labels):
         got = f"{int(labels.sum())} edges of {len(labels)} pairs of {len(learnt)} regulators"
         raise ModelInputError("truth", got, "edges, and pairs without, between genes of the maps that are not held out")
@@ -157,8 +160,32 @@ def select_heads(
     weights = (weights / weights.sum()).reshape(layers, heads)
     return HeadSelection(
         tuple(map(tuple, weights.tolist())), method, truth.name, truth.digest, tuple(learnt), maps.model,
-        tuple(map(tuple, precision.reshape(layers, heads).round(6).tolist())), {"seed": seed},
+        tuple(map(tuple, precision.reshape(layers, heads).round(6).tolist())), {"seed": seed}, tuple(read),
     )  # fmt: skip
+
+
+def given_heads(model: TrainedModel, heads: Collection[tuple[int, int]]) -> HeadSelection:
+    """Return a selection of some heads, named as (layer, head) from 0, that weigh alike; no truth chose them.
+
+    Raises
+    ------
+    ModelInputError
+        When there is none, or the model has no such head.
+    """
+    from .checkpoint import weights_digest  # noqa: PLC0415 - which reads networks; selections are read without
+
+    shape = model.config.trunk.layers, model.config.trunk.heads
+    weights = np.zeros(shape)
+    for layer, head in heads:
+        if not (0 <= layer < shape[0] and 0 <= head < shape[1]):
+            allowed = f"layer:head, from 0:0 to {shape[0] - 1}:{shape[1] - 1}"
+            raise ModelInputError("heads", f"{layer}:{head}", allowed)
+        weights[layer, head] = 1
+    if not heads:
+        raise ModelInputError("heads", heads, "one head or more")
+    return HeadSelection(
+        tuple(map(tuple, (weights / weights.sum()).tolist())), "given", "none", "", (), weights_digest(model)
+    )
 
 
 def nested_scores(
@@ -253,8 +280,8 @@ def heads_of(model: TrainedModel, truth: str) -> HeadSelection:
 
 def _pairs(
     maps: HeadMaps, truth: EdgeTruth, held_out: set[str], seed: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], Sequence[str]]:
-    """Return attention [pairs, heads] and whether there is an edge, of known regulators, and these."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], Sequence[str], Sequence[str]]:
+    """Return attention [pairs, heads] and whether there is an edge, of known regulators, these, and the targets."""
     rows = {gene: row for row, gene in enumerate(maps.regulators) if gene not in held_out}
     edges = truth.edges[~truth.edges["regulator"].isin(held_out)]
     named = set(edges["target"]) - held_out  # not the truth's targets, to which the held-out ones contribute
@@ -270,7 +297,8 @@ def _pairs(
     heads = maps.values.shape[0] * maps.values.shape[1]
     features = maps.values[:, :, at[:, 0], at[:, 1]].reshape(heads, len(at)).T.astype(np.float64)
     labels = np.arange(len(at)) < len(there)
-    return features, labels, [gene for gene, row in rows.items() if (usable & edge)[row].any()]
+    learnt = [gene for gene, row in rows.items() if (usable & edge)[row].any()]
+    return features, labels, learnt, [gene for gene, column in columns.items() if usable[:, column].any()]
 
 
 def _logistic(features: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

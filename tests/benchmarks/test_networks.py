@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_1samp, ttest_rel
+from scipy.stats import fisher_exact, ttest_1samp, ttest_rel
 
 from benchmarks import network_cells, network_methods
-from benchmarks.network_cells import NetworkStudy, alike_expressed, other_truths
-from benchmarks.network_methods import Bench, Method, hub_degree, some_of
-from benchmarks.network_verdicts import Told, compared, interval, over_seeds, verdict, words
+from benchmarks.network_cells import NetworkStudy, alike_expressed, narrowed, other_truths
+from benchmarks.network_methods import Bench, Method, Significance, hub_degree, some_of
+from benchmarks.network_verdicts import Told, called_beside, claim, compared, interval, over_seeds, verdict, words
 from model.grn_metrics import score_network
 from model.grn_scores import EdgeScores, score_edges
 from model.grn_significance import NullOptions, assess_edges
-from model.grn_truths import EdgeTruth
+from model.grn_truths import EdgeTruth, read_truth
 from tests.model.small_runs import small_adata, small_cells
 
 REGULATORS = tuple(f"r{i}" for i in range(30))
@@ -143,6 +145,71 @@ def test_references_that_are_parts_of_each_other_are_no_others():
         "alone": truth_of(alone),
     }
     assert [other_truths(truths, name) for name in truths] == [["alone"], ["alone"], ["part", "whole"]]
+
+
+def test_a_claim_has_two_witnesses_and_none_against_it():
+    known = np.random.default_rng(1).random((30, 120)) < 0.15
+    strong, weak, nothing, alike = (told_of(known, signal, seed) for seed, signal in enumerate((1.5, 0.4, 0.0, 0.0)))
+    better, worse = {"a": strong, "b": weak}, {"a": weak, "b": strong}
+    apart = {"one": {"two"}, "two": {"one"}, "part": {"two"}}
+    assert claim({"one": better, "two": better}, ("a", "b"), apart).startswith("better: better beside one +")
+    assert claim({"one": worse, "two": worse}, ("a", "b"), apart).startswith("worse: worse beside one -")
+    assert "one witness only" in claim({"one": better, "part": better}, ("a", "b"), apart)
+    assert "one witness only" in claim({"one": better, "two": {"a": nothing, "b": alike}}, ("a", "b"), apart)
+    assert "disagree" in claim({"one": better, "two": worse}, ("a", "b"), apart)
+    assert claim({"one": {"a": nothing, "b": alike}}, ("a", "b"), apart).startswith("no difference that shows")
+    assert "too few" in claim({"one": {"a": strong}}, ("a", "b"), apart)
+
+
+def test_called_edges_are_judged_as_a_table_of_four():
+    rng = np.random.default_rng(4)
+    known = rng.random((30, 120)) < 0.2
+    called = rng.random((30, 120)) < np.where(known, 0.3, 0.1)
+    told = called_beside(EdgeScores(REGULATORS, TARGETS, called.astype(np.float32), None), truth_of(known))
+    table = [[(called & known).sum(), (called & ~known).sum()], [(~called & known).sum(), (~called & ~known).sum()]]
+    assert (told["called"], told["known"]) == (called.sum(), table[0][0])
+    assert float(told["p"]) == pytest.approx(fisher_exact(table, "greater").pvalue, rel=0.06)
+    precision = known[called].mean() / known.mean()
+    assert float(told["precision / chance"]) == pytest.approx(precision, abs=0.006)
+    odds = table[0][0] * table[1][1] / table[0][1] / table[1][0]
+    assert float(told["odds ratio"].split()[0]) == pytest.approx(odds, abs=0.006)
+    nobody = EdgeScores(REGULATORS, TARGETS, np.zeros((30, 120), np.float32), None)
+    assert called_beside(nobody, truth_of(known)) == {}
+
+
+def test_a_narrowed_reference_scores_the_same():
+    rng = np.random.default_rng(5)
+    genes = tuple(small_adata().var_names[:60].tolist())
+    whole = truth_of(rng.random((20, 60)) < 0.3, genes[:20], genes)
+    study = replace(study_of(rng.random((10, 30)) < 0.3), truths={"one": whole})
+    less = narrowed(whole, study)
+    assert 0 < len(less.edges) < len(whole.edges)
+    scores = EdgeScores(study.regulators, study.targets, rng.random((10, 30)).astype(np.float32), None)
+    one, other = score_network(scores, whole), score_network(scores, less)
+    assert (one.pooled, one.universe) == (other.pooled, other.universe)
+    assert one.per_regulator.equals(other.per_regulator)
+
+
+def test_tested_edges_are_kept_and_read_again(tmp_path, monkeypatch):
+    study, numbers = study_of(np.random.default_rng(2).random((10, 30)) < 0.3), np.arange(60)
+    bench, method = Bench(None, "model", tmp_path), Method("pearson", "pearson")
+    first = bench.significance(study, method, numbers, Significance(4))
+    shuffled = bench.significance(study, method, numbers, Significance(4, shuffled=True))
+    assert not np.array_equal(first["p_values"], shuffled["p_values"])
+    monkeypatch.setattr(Bench, "read", lambda *_: pytest.fail("read again"))
+    again = bench.significance(study, method, numbers, Significance(4))
+    np.testing.assert_array_equal(again["q_values"], first["q_values"])
+
+
+@pytest.mark.shared
+def test_every_set_has_references_of_more_than_one_kind_that_are_no_parts_of_each_other(shared):
+    for organism, _, names in network_cells.SETS.values():
+        truths = {name: read_truth(shared / "bio" / "grn", name) for name in names}
+        assert {truth.organism for truth in truths.values()} == {
+            {"human": "homo_sapiens", "mouse": "mus_musculus"}[organism]
+        }
+        assert len({truth.kind for truth in truths.values()}) >= 2
+        assert all(other_truths(truths, name) for name in names)
 
 
 def test_hubs_are_looked_for_among_genes_of_one_cut_of_expression(monkeypatch):

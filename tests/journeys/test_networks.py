@@ -60,6 +60,7 @@ def regulon(number: int) -> set[str]:
 def home(tmp_path_factory: pytest.TempPathFactory, session_home: Path) -> Path:
     """A home with a released atlas of these cells, the file they came from, and a small model."""
     folder = tmp_path_factory.mktemp("networks")
+    (session_home / "cache").mkdir(exist_ok=True)
     (folder / "cache").symlink_to((session_home / "cache").resolve(), target_is_directory=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PANATLAS_HOME", str(folder))
@@ -209,6 +210,151 @@ def test_pairs_become_structure_jobs_and_scores_come_back(ask, home):
         frozenset((job["gene_a"], job["gene_b"]))
     }
     assert (scored["iptm"] == 0.75).all()
+
+
+def pairs_of(name: str) -> dict[tuple[str, str], float]:
+    edges = read_network(Path(name)).edges()
+    return dict(zip(zip(edges["regulator"], edges["target"], strict=True), edges["weight"], strict=True))
+
+
+def known_edges_of(names: bool) -> str:
+    """Return the planted edges of the first two regulons as a table, by symbol or by id."""
+    table = load_gene_table("human")
+    said = {gene: symbol or gene for gene, symbol in zip(table.ids, table.symbols, strict=True)}
+    rows = [(table.ids[number], gene) for number in range(2) for gene in sorted(regulon(number))]
+    shown = [(said[one], said[other]) if names else (one, other) for one, other in rows]
+    return "regulator\ttarget\n" + "".join(f"{one}\t{other}\n" for one, other in shown)
+
+
+def test_edges_are_kept_as_asked_step_by_step_and_the_receipt_counts_them(ask, home):
+    words = ("grn", home / "mine.h5ad", "--readout", "pearson", "--genes", "60", "--json")
+    assert ask(*words, "--output", "all.parquet").code == 0
+    every = pairs_of("all.parquet")
+    Path("known.tsv").write_text(known_edges_of(names=True))
+    ids = load_gene_table("human").ids
+    planted_edges = {(ids[number], gene) for number in range(2) for gene in regulon(number)}
+
+    done = ask(*words, "--known", "known.tsv", "--above", "0.3", "--top", "6", "--output", "few.parquet")
+    assert done.code == 0, done.err
+    wanted = sorted((weight, pair) for pair, weight in every.items() if pair in planted_edges and weight > 0.3)[-6:]
+    assert pairs_of("few.parquet") == {pair: weight for weight, pair in wanted}
+    assert [step["kept"] for step in done.json["steps"]] == ["known", "above", "top"]
+    assert done.json["steps"][-1]["edges"] == done.json["edges"] == len(wanted) == 6
+    assert done.json["chosen"]["known"]["edges"] == len(planted_edges)
+    assert read_network(Path("few.parquet")).facts["steps"] == done.json["steps"]
+
+    done = ask(*words, "--backbone", "--output", "tree.h5ad")
+    assert (done.code, done.json["steps"]) == (0, [{"kept": "backbone", "edges": 2 * 59}]), done.err
+    strongest = {}
+    for (one, other), weight in every.items():
+        strongest[other] = max(strongest.get(other, (0.0, "")), (weight, one))
+    tree = pairs_of("tree.h5ad")
+    assert all((one, gene) in tree for gene, (_, one) in strongest.items()), "each gene's strongest edge is in the tree"
+
+    tested = (*words[:5], "150", "--regulators", home / "factors.txt", "--fdr", "0.05", *FAST)
+    done = ask(*tested, "--known", "few.parquet", "--output", "both.h5ad")
+    assert done.code == 0, done.err
+    assert set(pairs_of("both.h5ad")) <= {pair for _, pair in wanted}
+    assert done.json["pairs_tested"] > 6
+
+    done = ask(*words, "--adjust", "symmetrise", "--adjust", "apc", "--per-target", "3", "--output", "apc.h5ad")
+    assert (done.json["chosen"]["adjust"], done.json["chosen"]["per_target"]) == (["symmetrise", "apc"], 3)
+    assert len(pairs_of("apc.h5ad")) == 60 * 3
+
+
+def test_heads_are_chosen_on_known_edges_travel_with_the_model_and_read_networks(ask, home):
+    Path("planted.tsv").write_text(known_edges_of(names=False))
+    words = ("--population", f"cell_type={T}", "--genes", "40", "--json")
+    done = ask("grn-heads", home / "mine.h5ad", "--truth", "planted.tsv", "--output", "heads.json", *words,
+               "--save-model", "with-heads", "--method", "top", "--top", "1")  # fmt: skip
+    assert done.code == 0, done.err
+    said = done.json
+    assert [said[name] for name in ("truth", "method", "regulators")] == ["planted", "top", 2]
+    assert said["population"] == f"cell_type={T}"
+    assert len(said["heads"]) == 1
+    assert said["fair"] is None, "two regulators are too few to leave some out"
+
+    words = ("grn", home / "mine.h5ad", "--readout", "attention", "--genes", "30", "--json", "--device", "cpu")
+    words += ("--population", f"cell_type={B}", "--cells", "40")
+    ways = {
+        "file": ("--heads", "heads.json"),
+        "model": ("--model", "with-heads", "--heads", "planted"),
+        "named": ("--heads", said["heads"][0]["head"]),
+        "both": ("--heads", "0:0", "--heads", "0:1"),
+        "mean": ("--layers", "0"),
+        "max": ("--heads", "max"),
+    }
+    found, told = {}, {}
+    for name, more in ways.items():
+        done = ask(*words, *more, "--output", f"{name}.parquet")
+        assert done.code == 0, done.err
+        found[name], told[name] = pairs_of(f"{name}.parquet"), done.json["chosen"]["heads"]
+    assert found["file"] == found["model"] == found["named"] != found["mean"] == pytest.approx(found["both"], rel=1e-5)
+    assert all(found["max"][pair] >= found["mean"][pair] for pair in found["mean"])
+    assert told["file"] == told["model"] == {"selection": said["selection"], "truth": "planted", "method": "top"}
+    assert (told["mean"], told["max"], told["both"]["method"]) == ("mean", "max", "given")
+
+    held = ask("grn-heads", home / "mine.h5ad", "--truth", "planted.tsv", "--genes", "40", "--output", "part.json",
+               "--hold-out", home / "factors.txt")  # fmt: skip
+    assert (held.code, "not held out" in " ".join(held.err.split())) == (2, True), held.err
+    other = ask(*words, "--model", "small", "--heads", "planted", "--output", "o.parquet")
+    assert (other.code, "carries: none" in " ".join(other.err.split())) == (2, True), other.err
+
+
+def test_a_count_is_set_to_zero_or_doubled(ask, home):
+    words = ("grn", home / "mine.h5ad", "--readout", "perturbation", "--genes", "6", "--cells", "8", "--json")
+    found = {}
+    for kind in ("zero", "double"):
+        done = ask(*words, "--perturbation", kind, "--output", f"{kind}.parquet")
+        assert (done.code, done.json["chosen"]["perturbation"]) == (0, kind), done.err
+        found[kind] = pairs_of(f"{kind}.parquet")
+    assert found["zero"] != found["double"]
+
+
+def test_targets_in_parts_make_the_same_network(ask, home):
+    words = ("grn", home / "mine.h5ad", "--readout", "attention", "--genes", "30", "--cells", "60", "--json")
+    words += ("--contexts", "trained", "--length", "60", "--per-target", "4")
+    assert ask(*words, "--output", "once.parquet").code == 0
+    done = ask(*words, "--targets-at-once", "7", "--output", "parts.parquet")
+    assert (done.code, done.json["chosen"]["targets_at_once"]) == (0, 7), done.err
+    assert pairs_of("parts.parquet") == pytest.approx(pairs_of("once.parquet"), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--readout", "pearson", "--heads", "max"), "mean_cell_attention"),
+        (("--readout", "pearson", "--perturbation", "double"), "it is of perturbation"),
+        (("--readout", "attention", "--trees", "9"), "grnboost2"),
+        (("--readout", "attention", "--expression", "counts"), "no --expression with attention"),
+        (("--readout", "pearson", "--over-cells", "sum"), "no --over-cells with pearson"),
+        (("--readout", "token_similarity", "--contexts", "trained"), "it is of attention"),
+        (("--readout", "attention", "--heads", "9:9"), "0:0 to 0:1"),
+        (("--readout", "attention", "--heads", "max", "--heads", "0:1"), "only as single heads"),
+        (("--readout", "attention", "--heads", "0:1", "--layers", "0"), "say themselves"),
+        (("--readout", "attention", "--heads", "mine.h5ad"), "grn-heads"),
+        (("--readout", "attention", "--layers", "4"), "0 to 0, the layers"),
+        (("--readout", "pearson", "--known", "nowhere.tsv"), "that is there"),
+        (("--readout", "pearson", "--known", "mine.h5ad"), "varp"),
+        (("--readout", "pearson", "--known", "elsewhere.tsv"), "edges between the"),
+        (("--readout", "pearson", "--top", "0"), "1 or more"),
+        (("--readout", "pearson", "--above", "nan"), "a number"),
+        (("--readout", "pearson", "--adjust", "apc", "--adjust", "sinkhorn"), "sinkhorn before apc"),
+        (("--readout", "pearson", "--adjust", "symmetrise", "--regulators", "factors.txt"), "against themselves"),
+        (("--readout", "pidc", "--targets-at-once", "3"), "depend on all genes"),
+        (("--readout", "attention", "--targets-at-once", "3"), "contexts as in training"),
+        (("--readout", "pearson", "--targets-at-once", "3", "--adjust", "apc"), "needs them at a time"),
+    ],
+)
+def test_choices_that_do_not_go_together_are_told_before_anything_is_scored(ask, home, monkeypatch, words, told):
+    ids = load_gene_table("human").ids
+    (home / "elsewhere.tsv").write_text(f"regulator\ttarget\n{ids[5000]}\t{ids[6000]}\n")
+    places = [home / word if word.endswith((".h5ad", "elsewhere.tsv", ".txt")) else word for word in words]
+    monkeypatch.setattr("model.grn_inference.score_edges", lambda *_, **__: pytest.fail("scored"))
+    done = ask("grn", home / "mine.h5ad", "--genes", "20", *places, "--output", "o.h5ad")
+    assert done.code == 2, done.err
+    assert told in " ".join(done.err.replace("│", " ").split()), done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(

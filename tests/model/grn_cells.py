@@ -59,6 +59,8 @@ def model_with(attention: str, layers: int = 2) -> TrainedModel:
             for name, weight in network.named_parameters():
                 if "read_genes" in name and name.endswith("weight") and weight.ndim == 2:
                     weight.mul_(4)
+            if config.expression.linear:  # such a head begins with next to nothing to add, and nothing to measure
+                network.head.layers[-1].weight.mul_(100)
     return TrainedModel(network, start.vocabulary, start.ledger, {})
 
 

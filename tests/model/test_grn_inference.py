@@ -13,7 +13,7 @@ import scanpy as sc
 from scipy import stats
 
 from loaders import AnnDataCells
-from model import ModelInputError
+from model import InferenceOptions, ModelInputError
 from model.grn_genes import GeneChoice, choose_genes
 from model.grn_inference import infer_grn
 from model.grn_query import gene_counts
@@ -101,6 +101,42 @@ def two_panels() -> TwoPanels:
     adata.obs["dataset_id"] = ["a"] * 70 + ["b"] * 74
     adata.X[70:, 30:60] = 0
     return TwoPanels(adata, "human")
+
+
+@pytest.mark.parametrize("readout", [name for name in READOUTS if BY_NAME[name].apart])
+def test_targets_in_blocks_are_the_network_of_all_at_once(readout: str) -> None:
+    """What `Readout.apart` says of a read-out holds: a pair's score is the same whatever other targets are asked."""
+    kind = "criss-cross" if readout == "criss_cross" else "exact"
+    model = model_with(kind, 1) if BY_NAME[readout].needs_model else None
+    genes = GeneChoice("given", genes=genes_of_small(11), regulators=genes_of_small(6, 3))
+    inference = InferenceOptions(length=70, batch_size=32, device="cpu")
+    options = replace(ON_CPU, inference=inference, contexts="trained", trees=5, per_target=4)
+    numbers = EVERY[: 6 if readout in ("gradient", "perturbation") else 40]
+    whole, parts = (
+        infer_grn(
+            model, small_cells(), numbers, readout=readout, genes=genes, options=replace(options, targets_at_once=at)
+        )
+        for at in (0, 4)
+    )
+    assert (whole.weights != 0).nnz == len(parts)
+    np.testing.assert_allclose(parts.weights.toarray(), whole.weights.toarray(), rtol=1e-4, atol=1e-7)
+    assert {**whole.facts, "options": 0} == {**parts.facts, "options": 0}
+
+
+def test_what_depends_on_all_genes_is_not_asked_in_blocks() -> None:
+    genes = GeneChoice("given", genes=genes_of_small(11))
+    for readout, changes in (("pidc", {}), ("attention", {}), ("pearson", {"adjust": ("apc",)})):
+        model = model_with("exact") if BY_NAME[readout].needs_model else None
+        options = replace(ON_CPU, targets_at_once=4, **changes)
+        with pytest.raises(ModelInputError, match="targets_at_once"):
+            infer_grn(model, small_cells(), EVERY[:20], readout=readout, genes=genes, options=options)
+
+
+def test_a_prior_network_elsewhere_is_refused_before_anything_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.grn_inference.score_edges", lambda *_, **__: pytest.fail("scored"))
+    known = frozenset({("ENSG00000000000", "ENSG00000000001")})
+    with pytest.raises(ModelInputError, match="known"):
+        infer_grn(None, small_cells(), EVERY, readout="pearson", options=replace(ON_CPU, known=known))
 
 
 def test_genes_that_one_dataset_lacks_are_not_chosen(two_panels: TwoPanels) -> None:

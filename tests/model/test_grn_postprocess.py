@@ -43,6 +43,29 @@ def as_dict(scores: EdgeScores, values: np.ndarray | None = None) -> dict[tuple[
     return {(a, b): values[i, j] for i, a in enumerate(scores.regulators) for j, b in enumerate(scores.targets)}
 
 
+def test_only_known_edges_are_kept_and_the_strongest_of_them() -> None:
+    scores, rng = square(), np.random.default_rng(5)
+    known = {(a, b) for a in GENES for b in GENES if rng.random() < 0.5} | {("nobody", "a"), ("a", "nobody")}
+    found = to_network(scores, known=known, per_target=2, **ABOUT)
+    wanted = set()
+    for target in GENES:
+        mine = {a: value for (a, b), value in as_dict(scores).items() if b == target and (a, b) in known and value > 0}
+        wanted |= {(a, target) for a in sorted(mine, key=lambda gene: -mine[gene])[:2]}
+    edges = found.edges()
+    assert set(zip(edges["regulator"], edges["target"], strict=True)) == wanted
+    assert found.genes == to_network(scores, **ABOUT).genes
+
+
+def test_blocks_of_targets_make_the_network_of_all() -> None:
+    scores = square()
+    blocks = [
+        EdgeScores(GENES, scores.targets[at], scores.values[:, at], scores.signs[:, at])
+        for at in (slice(0, 3), slice(3, 4), slice(4, 8))
+    ]
+    for way in ({}, {"per_target": 2}, {"known": {("a", "b"), ("c", "d")}}):
+        assert to_network(iter(blocks), **way, **ABOUT).digest == to_network(scores, **way, **ABOUT).digest
+
+
 def test_symmetrised_scores_are_means_of_both_directions() -> None:
     before = square()
     after = symmetrise(before)

@@ -89,7 +89,8 @@ def test_the_term_that_is_no_number_is_named_and_it_looks_only_when_due() -> Non
 
 
 def test_a_real_run_that_diverges_says_so_and_its_last_state_is_sound(tmp_path: Path) -> None:
-    recipe = small_recipe(steps=150, learning_rate=1e6, clip=1e9, warm_up=15, validate_every=0, schedule="constant")
+    mad = {"learning_rate": 1e6, "linear_rate": 1e-9, "clip": 1e9}  # the linear path would be gone at the first step
+    recipe = small_recipe(steps=150, warm_up=15, validate_every=0, schedule="constant", **mad)
     machine = Machine(device="cpu", save_every=1, log_every=1)
     with pytest.raises(TrainingDivergedError) as caught:
         train(small_cells(), small_config(), recipe, tmp_path / "run", machine=machine, beginning=small_start())

@@ -15,7 +15,7 @@ from model.attention_maps import HeadMaps, head_maps
 from model.checkpoint import weights_digest
 from model.grn_scores import score_edges
 from model.grn_truths import EdgeTruth
-from model.head_selection import HeadSelection, heads_of, nested_scores, select_heads, weighed, with_heads
+from model.head_selection import HeadSelection, given_heads, heads_of, nested_scores, select_heads, weighed, with_heads
 from tests.model.grn_cells import ON_CPU, genes_of_small, model_with
 from tests.model.small_runs import small_cells
 
@@ -148,3 +148,14 @@ def test_what_cannot_be_chosen_is_refused() -> None:
     for weights in (((0.5,), (0.5, 0.0)), ((1.5, -0.5),), ((0.5, 0.2),), ()):
         with pytest.raises(ModelInputError, match="add up to 1"):
             HeadSelection(weights, "top", "", "", (), "")
+
+
+def test_given_heads_weigh_alike_and_none_is_made_up() -> None:
+    model = model_with("exact")
+    found = given_heads(model, [(1, 0), (0, 1)])
+    assert found.weights == ((0.0, 0.5), (0.5, 0.0))
+    assert (found.model, found.regulators, found.targets) == (weights_digest(model), (), ())
+    assert HeadSelection.from_json(found.to_json()) == found
+    for wrong in ([(2, 0)], [(0, -1)], []):
+        with pytest.raises(ModelInputError, match="heads"):
+            given_heads(model, wrong)
