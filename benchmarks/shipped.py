@@ -29,7 +29,7 @@ COLUMNS = ("what", "as trained", "as shipped", "temperature", "wrong", "covered"
 NOTES = (
     "Scores on validation donors as in `pretrain`, before and after weights are rounded to half precision; every other "
     "benchmark of a trained model reads the shipped files.",
-    f"Labels: temperature and thresholds of alpha {RISK} chosen on the cells of some held-out donors; `wrong`: share of "
+    f"Labels: temperature and thresholds of alpha {RISK} chosen on cells of some held-out donors; `wrong`: share of "
     "the cells of other held-out donors that were told a wrong term, `covered`: share that was told any. A promise for "
     "new donors takes nine of them; there are four, so that `--alpha` tells nothing unless `--unit cell` is said.",
 )

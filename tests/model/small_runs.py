@@ -51,7 +51,7 @@ def small_config() -> ModelConfig:
     return preset("tiny").changed(
         trunk={"width": 16, "layers": 1, "heads": 2, "kv_heads": 1, "stochastic_depth": 0.2, "dropout": 0.1},
         cell={"width": 16, "layers": 1, "heads": 2},
-        expression={"neighbours": 2},
+        expression={"neighbours": 2, "linear": 8},
     )
 
 
