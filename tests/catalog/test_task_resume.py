@@ -21,7 +21,7 @@ from catalog.cli import run
 from catalog.cli_tasks import TaskOptions
 from catalog.errors import DONE, INTERRUPTED, USAGE
 from loaders import SourceCells
-from model import InferenceOptions, ModelInputError, context_of, embed, load_model
+from model import InferenceOptions, ModelInputError, context_of, embed, load_model, shipped_files
 from tests.factories import make_adata, write_source
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def test_a_stopped_command_goes_on_where_it_stopped_and_writes_the_same_bytes(as
 
 def run_and_stop(home: Path, folder: Path, words: list[str], stop: Callable[[], None]) -> int:
     """Run a command that is stopped when two blocks are finished."""
+    shipped_files.SHIPPED = home / "none"  # as in the process that asks
     real, size = finished_blocks.FinishedBlocks._keep, finished_blocks.BLOCK_CELLS
 
     def keep(self, number, rows):

@@ -78,7 +78,7 @@ def test_all_tokens_of_another_cell_make_the_other_cell():
     factual, _, _ = made([], np.array([90]))
     np.testing.assert_allclose(expected, factual, rtol=1e-3)
     before, after, _ = made(swaps, np.array([3]))
-    assert np.abs(np.log(after / before)).mean() > 0.1, "a swap does matter to this network"
+    assert np.abs(np.log(after / before)).mean() > 0.03, "a swap does matter to this network"
 
 
 def test_mixing_goes_from_ones_own_to_the_other_code():

@@ -229,7 +229,7 @@ def test_training_ends_early_when_held_out_cells_stop_getting_better_and_says_so
 
 
 def test_the_model_has_the_weights_that_did_best_on_held_out_cells(tmp_path):
-    done = begin(tmp_path / "run", steps=6, validate_every=1, learning_rate=1.0, warm_up=0)
+    done = begin(tmp_path / "run", steps=6, validate_every=1, learning_rate=1.0, warm_up=0, schedule="constant")
     losses = logged(done.folder, "validation/loss")
     assert done.facts["validation_step"] == min(losses, key=losses.get) < 6, "a rate that makes it worse"
     kept = load_tensors(tmp_path / "run" / "best" / f"step-{done.facts['validation_step']:09d}", "weights")
