@@ -16,7 +16,7 @@ from typing import Any
 SEED = 0
 FOLDER = Path(__file__).resolve().parent / "data"
 TERMS = ("loss", "denoise/0.8", "generate", "labels/cell_type", "labels/tissue", "labels/disease", "contrastive")
-STEPS, BATCH, LENGTH, SHORTEST, EVERY, CELLS = 3_000, 32, 400, 100, 300, 512
+STEPS, BATCH, LENGTH, SHORTEST, EVERY, CELLS = 3_000, 32, 480, 120, 300, 512
 COLUMNS = ("what", "step", "value", "on test donors", *TERMS)
 NOTES = (
     f"{STEPS} steps of {BATCH} cells, contexts of up to {LENGTH} genes and 6 neighbours; joint labels levelled. "

@@ -26,6 +26,7 @@ PER_CELL: Layout = {
     "neighbour_distances": (torch.float32, ("B", "K")),
     "depth": (torch.float32, ("B",)),
     "n_expressed": (torch.int32, ("B",)),
+    "n_measured": (torch.int32, ("B",)),
     "labels": (torch.int64, ("B", "labels")),
     **dict.fromkeys(("organism", "dataset", "donor", "cell", "position"), (torch.int64, ("B",))),
 }
@@ -119,6 +120,8 @@ class CellBatch(_Tensors):
     """float32 [B]: all counts of the cell, in the context or not."""
     n_expressed: Tensor
     """int32 [B]: all genes of the cell with a count, in the context or not."""
+    n_measured: Tensor
+    """int32 [B]: all genes that its context could have held: measured, known and, of a list, on it."""
     labels: Tensor
     """int64 [B, labels]: class codes in the order of the vocabulary's labels, -1 unknown."""
     organism: Tensor
@@ -222,6 +225,8 @@ class PaddedBatch(_Tensors):
     """float32 [B]: all counts of the cell."""
     n_expressed: Tensor
     """int32 [B]: all genes of the cell with a count."""
+    n_measured: Tensor
+    """int32 [B]: all genes that its context could have held."""
     labels: Tensor
     """int64 [B, labels]: class codes, -1 unknown."""
     organism: Tensor
@@ -289,6 +294,8 @@ def _check_cells(batch: CellBatch, vocabulary: Vocabulary, rows: Tensor) -> None
     enough = batch.depth.double() >= inside * (1 - DEPTH_TOLERANCE)
     _all(enough, "depth", batch.depth, "all counts of the cell, so at least those of its context")
     _all(batch.n_expressed >= expressed, "n_expressed", batch.n_expressed, "all expressed genes of the cell")
+    lengths = torch.bincount(rows, minlength=len(batch))
+    _all(batch.n_measured >= lengths, "n_measured", batch.n_measured, "all genes that a context could hold")
 
 
 def _all(right: Tensor, field: str, values: Tensor | None, expected: str, rows: Tensor | None = None) -> None:

@@ -48,6 +48,8 @@ class CollateConfig:
     zeros: Zeros = "random"
     """What follows where a cell expresses fewer genes than `length`: measured genes it does not express, drawn alike;
     first those that its neighbours express most, then such; or nothing."""
+    from_all: float = 0.0
+    """Share of the length that is drawn from all measured genes, expressed or not, where others go by expression."""
     shorter_probability: float = 0.0
     """Share of the batches whose length is drawn from `shortest`..`length`, each alike."""
     shortest: int = 800
@@ -66,6 +68,10 @@ class CollateConfig:
         _one_of("zeros", self.zeros, get_args(Zeros))
         if self.length < 1:
             raise LoaderInputError("length", self.length, "at least 1 gene")
+        if not 0 <= self.from_all < 1:
+            raise LoaderInputError("from_all", self.from_all, "a share from 0 to below 1")
+        if self.from_all and (self.needs_genes or self.zeros != "random"):
+            raise LoaderInputError("from_all", self.from_all, "0 but for expressed genes followed by random zeros")
         if not 0 <= self.shorter_probability <= 1:
             raise LoaderInputError("shorter_probability", self.shorter_probability, "a share from 0 to 1")
         if self.shorter_probability and not 1 <= self.shortest <= self.length:
@@ -157,6 +163,7 @@ class Collator:
         _check_records(arrays)
         per_cell["neighbour_distances"] = distances
         per_cell["n_expressed"] = packed.nnz[: len(cells)].astype(np.int32)
+        per_cell["n_measured"] = self.choices.find(per_cell["organism"], per_cell["dataset"])[1].astype(np.int32)
         arrays["keys"] = keys.view(np.int64)
         arrays["neighbours"] = np.where(there, len(cells) - 1 + there.cumsum().reshape(there.shape), NO_CELL)
         arrays["offsets"] = np.zeros(len(cells) + 1, dtype=np.int64)
@@ -170,7 +177,8 @@ class Collator:
         if self._scratch is None:
             self._scratch = kernels.make_scratch()
         how = {"random_expressed": kernels.RANDOM_EXPRESSED, "most_expressed": kernels.MOST_EXPRESSED}
-        size = int(batch.offsets[-1])
+        size, lengths = int(batch.offsets[-1]), batch.offsets.diff().numpy()
+        drawn = (lengths * self.config.from_all).astype(np.int64)
         slots, genes = batch.neighbours.shape[1], torch.empty(size, dtype=torch.int32)
         # One element ahead of the counts takes what is outside the first context (kernels.py).
         counts, around = torch.empty(1 + size), torch.empty(1 + slots * size)
@@ -179,7 +187,7 @@ class Collator:
         kernels.collate_records(
             _views({name: getattr(batch, name).numpy() for name in RECORDS}),
             kernels.Contexts(
-                batch.keys.numpy().view(np.uint64), batch.offsets.numpy(), organisms, first, sizes,
+                batch.keys.numpy().view(np.uint64), batch.offsets.numpy(), lengths - drawn, organisms, first, sizes,
                 batch.neighbours.numpy(),
             ),
             kernels.Tables(self.choices.tokens, self.choices.pool),

@@ -99,7 +99,8 @@ class DeviceCollator:
             owner, place = _spread(wanted)
             context = owner * GENES + self._pool[first[owner] + place]
         else:
-            context = self._choose_expressed(batch, rows, wanted)
+            most = wanted - (wanted.double() * self._config.from_all).long()
+            context = self._choose_expressed(batch, rows, most)
             filled = torch.bincount(context // GENES, minlength=cells)
             zeros = self._choose_zeros(batch, context, wanted - filled, first, sizes)
             owner = torch.cat([context, zeros]) // GENES

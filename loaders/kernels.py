@@ -43,6 +43,8 @@ class Contexts(NamedTuple):
     """uint64 [B]: key of the cell's draws."""
     offsets: Array
     """int64 [B + 1]"""
+    most: Array
+    """int64 [B]: expressed genes at most, before others are drawn from all."""
     organisms: Array
     """int64 [B]: row of `Tables.tokens`."""
     first: Array
@@ -193,13 +195,17 @@ def collate_records(
             _enter(scratch, START, size)
             _place(records, cell, slots, out.counts, first, size)
         else:
-            filled = _choose_expressed(records, cell, tokens, scratch, size, how, seed_of(key, GENE))
+            most = contexts.most[cell]
+            filled = _choose_expressed(records, cell, tokens, scratch, most, how, seed_of(key, GENE))
             if around and filled < size:
                 filled = _choose_around(records, contexts.neighbours[cell], tokens, scratch, filled, size, key)
             if filled < size:
                 _choose_zeros(choice, scratch, filled, size, seed_of(key, ZERO))
-            for i in range(size):
-                out.counts[first + 1 + i] = scratch.counts[i]
+            if most < size:  # what was drawn from all may be expressed
+                _place(records, cell, slots, out.counts, first, size)
+            else:
+                for i in range(size):
+                    out.counts[first + 1 + i] = scratch.counts[i]
         for i in range(size):
             out.genes[first + i] = tokens[context[i]]
         for k in range(contexts.neighbours.shape[1]):

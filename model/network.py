@@ -7,7 +7,7 @@ reads the restored cell tokens). scPRINT-2's flow, without a path round the bott
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -109,12 +109,20 @@ class Network(nn.Module):
         """Return expression read off the genes themselves, at the depth and context total asked for, [cells]."""
         return self.head(encoded.genes, rows, depth, total, encoded.smoothed)
 
-    def generate(self, cells: Tensor, genes: Tensor, rows: Ragged, depth: Tensor, total: Tensor) -> ExpressionValues:
-        """Return expression decoded from restored cell tokens [cells, tokens, cell width] alone, for any genes."""
+    def generate(
+        self, cells: Tensor, genes: Tensor, rows: Ragged, depth: Tensor, total: Tensor, each: Tensor | None = None
+    ) -> ExpressionValues:
+        """Return expression decoded from restored cell tokens [cells, tokens, cell width] alone, for any genes.
+
+        `each` is how many of a cell's genes each of these stands for, [rows]: means times these add up to the total.
+        """
         bias = self._bias(genes, rows)
         made = self.trunk(self.tokens(genes), rows, cells=cells, bias=bias)
         told = None if self.linear is None else self.linear.told(cells, genes, rows)
-        return self.head(made, rows, depth, total, told)
+        if each is None:
+            return self.head(made, rows, depth, total, told)
+        values = self.head(made, rows, depth, total, each.log() if told is None else told + each.log())
+        return replace(values, mean=(values.mean / each).clamp(min=1e-12))
 
     def classify(self, encoded: Encoded) -> dict[str, Tensor]:
         """Return leaf logits [cells, leaves] by label."""

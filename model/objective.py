@@ -118,8 +118,7 @@ class Objective(nn.Module):
             terms[kind] = weights.denoise * self.expression(values, batch.counts, rows, only=view.hidden)
             views.append(seen.embedding)
         if tasks.generate and weights.generate:
-            values = network.generate(encoded.compressed.restored, batch.genes, rows, batch.depth, total)
-            terms["generate"] = weights.generate * self.expression(values, batch.counts, rows)
+            terms["generate"] = weights.generate * self._generation(network, encoded, batch, rows)
         terms |= self._of_embedding(encoded, views, step)
         if self.tuning.mmd and self.batches is not None:
             terms["mmd"] = self.tuning.mmd * self._between(network, encoded, batch, self.batches[batch.cell])
@@ -159,16 +158,32 @@ class Objective(nn.Module):
         """
         kind, out = self.config.losses.expression, 0.0
         if kind != "mse":
-            if kind == "nb":
-                found = nb_log_likelihood(counts, values.mean, values.theta)
-            else:
-                found = zinb_log_likelihood(counts, values.mean, values.theta, values.zero_logit)
+            found = self._likelihood(values, counts)
             out = -(mean_per_cell(found, rows) if only is None else mean_among(found, rows, only)).mean()
         if kind in ("mse", "zinb+mse"):
             predicted = values.mean if kind == "mse" else values.expected
             weight = 1.0 if kind == "mse" else self.config.losses.mse
             out = out + weight * share_error(counts, predicted, rows, only).mean()
         return out
+
+    def _generation(self, network: Network, encoded: Encoded, batch: CellBatch, rows: Ragged) -> Tensor:
+        """Return the loss of what is decoded from cell tokens, as if of all genes that the cells' datasets measured.
+
+        A context has more of the expressed genes than of others, which would teach that rare genes are common.
+        """
+        cells, kind = encoded.compressed.restored, self.config.losses.expression
+        if kind == "mse":
+            values = network.generate(cells, batch.genes, rows, batch.depth, rows.sum(batch.counts))
+            return self.expression(values, batch.counts, rows)
+        each = genes_stood_for(batch, rows)
+        values = network.generate(cells, batch.genes, rows, batch.depth, rows.sum(each * batch.counts), each)
+        found = self._likelihood(values, batch.counts) * each
+        return -(rows.sum(found) / rows.sum(each * batch.expressed).clamp(min=1)).mean()
+
+    def _likelihood(self, values: ExpressionValues, counts: Tensor) -> Tensor:
+        if self.config.losses.expression == "nb":
+            return nb_log_likelihood(counts, values.mean, values.theta)
+        return zinb_log_likelihood(counts, values.mean, values.theta, values.zero_logit)
 
     def _labels(self, network: Network, encoded: Encoded, batch: CellBatch) -> list[tuple[str, Tensor]]:
         if not self.label_weight:
@@ -204,6 +219,20 @@ class Objective(nn.Module):
             ramp = min(1.0, (step + 1) / max(weights.kl_warm_up, 1))
             out["kl"] = ramp * weights.kl * encoded.compressed.kl.mean()
         return out
+
+
+def genes_stood_for(batch: CellBatch, rows: Ragged) -> Tensor:
+    """Return how many of the genes that its dataset measured each gene of a context stands for, float32 [rows].
+
+    Expressed genes stand for the cell's expressed ones, the others for the others, so that sums over a context times
+    these are estimates of sums over all genes (Horvitz and Thompson 1952, post-stratified).
+    """
+    expressed = batch.expressed
+    shown = rows.sum(expressed.int())
+    others = rows.offsets.diff() - shown
+    there = batch.n_expressed.maximum(shown).minimum(batch.n_measured - others)
+    of_expressed, of_others = there / shown.clamp(min=1), (batch.n_measured - there) / others.clamp(min=1)
+    return torch.where(expressed, rows.spread(of_expressed), rows.spread(of_others))
 
 
 def make_view(batch: CellBatch, rows: Ragged) -> View:

@@ -36,9 +36,12 @@ class DataRecipe:
     """Cells: levelled over joint labels, with replacement. A label that is unknown is a class like others: where most
     cells have none, they would come most of the time (docs/decisions/0014)."""
     collate: CollateConfig = field(
-        default_factory=lambda: CollateConfig(shorter_probability=0.2, shortest=800, fewer_neighbours=True)
+        default_factory=lambda: CollateConfig(
+            from_all=0.2, shorter_probability=0.2, shortest=800, fewer_neighbours=True
+        )
     )
-    """Genes: random expressed ones and measured zeros, a fifth of the batches shorter, up to six neighbours."""
+    """Genes: four fifths random expressed ones, the others whichever the dataset measured; a fifth of the batches
+    shorter, up to six neighbours."""
 
 
 @dataclass(frozen=True)

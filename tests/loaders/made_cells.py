@@ -174,7 +174,9 @@ def _expect_cell(
     else:
         expressed = {g: c for g, c in mine.items() if ids[g] in known}
         most = config.context == "most_expressed"
-        context = sorted(highest(expressed, length) if most else smallest(list(expressed), length))
+        size = min(length, len(measured))
+        free = size - int(size * config.from_all)
+        context = sorted(highest(expressed, free) if most else smallest(list(expressed), free))
         if config.zeros == "neighbours":
             sums: dict[int, int] = {}
             for other in near:

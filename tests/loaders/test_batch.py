@@ -47,6 +47,7 @@ def make_batch(lengths: list[int], slots: int, seed: int = 0) -> CellBatch:
         "neighbour_distances": (distances, torch.float32),
         "depth": (np.array([c.sum() for c in counts]) + rng.integers(0, 9, n), torch.float32),
         "n_expressed": (np.array([(c > 0).sum() for c in counts]) + rng.integers(0, 9, n), torch.int32),
+        "n_measured": (np.array(lengths) + rng.integers(0, 9, n), torch.int32),
         "labels": (labels, torch.int64),
         "organism": (organism, torch.int64),
         **{name: (rng.integers(0, 99, n), torch.int64) for name in ("dataset", "donor", "cell", "position")},
@@ -151,6 +152,7 @@ WRONG = {
     "cell": ("cell", lambda t: t - 1000, "cell of cell 0 .*at least 0"),
     "depth": ("depth", lambda t: t * 0, "depth of cell 0 .*at least those of its context"),
     "n_expressed": ("n_expressed", lambda t: t * 0, "n_expressed of cell 0"),
+    "n_measured": ("n_measured", lambda t: t * 0, "n_measured of cell 0"),
 }
 
 
@@ -182,7 +184,7 @@ def test_it_goes_to_a_device_whole() -> None:
 
 def test_its_size_is_that_of_its_tensors() -> None:
     n, slots, cells = 7, 2, 2
-    whole = 4 * n + 4 * n + 8 * (cells + 1) + 4 * slots * n + cells * (4 * slots + 4 + 4 + 2 * 8 + 5 * 8)
+    whole = 4 * n + 4 * n + 8 * (cells + 1) + 4 * slots * n + cells * (4 * slots + 3 * 4 + 2 * 8 + 5 * 8)
     assert make_batch([3, 4], 2).nbytes == whole
 
 

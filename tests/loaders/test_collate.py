@@ -59,10 +59,13 @@ def configs(draw: st.DrawFn, words: Vocabulary) -> CollateConfig:
         ids = [gene for mine in words.genes for gene in mine]
         genes = tuple(draw(st.lists(st.sampled_from(ids), min_size=1, max_size=40, unique=True)))
     length = draw(st.sampled_from([1, 2, 5, 17, 40, 400]))
+    zeros = draw(st.sampled_from(["random", "neighbours", "none"]))
+    some = zeros == "random" and context.endswith("expressed")
     return CollateConfig(
         context=context,
         length=length,
-        zeros=draw(st.sampled_from(["random", "neighbours", "none"])),
+        zeros=zeros,
+        from_all=draw(st.sampled_from([0.0, 0.2, 0.95])) if some else 0.0,
         shorter_probability=0.0 if context == "list" else draw(st.sampled_from([0.0, 0.5, 1.0])),
         shortest=draw(st.integers(1, length)),
         neighbours=draw(st.integers(1, 6)),

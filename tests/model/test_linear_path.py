@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from loaders import Collator, make_sampler, make_vocabulary
+from loaders import CollateConfig, Collator, make_sampler, make_vocabulary
 from model import Network, make_token_table, with_label, with_organism
 from model.gene_levels import CELLS, measure_levels
 from model.linear_path import LinearPath, filled, vector_places
@@ -71,7 +71,21 @@ def test_levels_are_means_over_the_contexts_that_are_drawn_first(path: LinearPat
     assert 100 < len(found) <= 150
     for gene, shares in found.items():
         assert float(path.level[gene]) == pytest.approx(np.log1p(1e4 * np.array(shares)).mean(), rel=1e-4)
-        assert float(path.share[gene]) == pytest.approx(np.log(np.mean(shares) + 1e-7), rel=1e-4)
+
+
+def test_shares_are_means_over_all_cells_that_measured_a_gene(path: LinearPath) -> None:
+    cells, vocabulary, recipe = small_cells(), make_vocabulary(small_cells()), small_recipe().data
+    sampler = make_sampler(cells, recipe.plan, vocabulary)
+    drawn = sampler.draw(0, 0, len(sampler))
+    whole = Collator(vocabulary, cells, CollateConfig(length=10_000)).collate(drawn, np.arange(len(drawn)))
+    sums, cells_of_gene = np.zeros(vocabulary.n_genes), np.zeros(vocabulary.n_genes)
+    for cell, (first, last) in enumerate(pairwise(whole.offsets.tolist())):
+        genes = whole.genes[first:last].long().numpy()
+        sums[genes] += whole.counts[first:last].numpy() / float(whole.depth[cell])
+        cells_of_gene[genes] += 1
+    known = cells_of_gene > 0
+    wanted = np.log(sums[known] / cells_of_gene[known] + 1e-7)
+    np.testing.assert_allclose(path.share.numpy()[known], wanted, rtol=1e-4)
 
 
 def test_smoothed_shares_mix_the_cell_its_neighbours_and_the_means(path: LinearPath, view: View) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 
+from loaders import CollateConfig, Collator, make_vocabulary
 from model.config import ModelConfig, preset
 from model.network import Network
-from model.objective import Objective, make_view
-from model.ragged import make_ragged
+from model.objective import Objective, genes_stood_for, make_view
+from model.ragged import Ragged, make_ragged
 from model.views import seeded
+from tests.model.small_runs import small_cells
 from tests.model.toy_batches import toy_batch, toy_table, toy_vocabulary
 
 if TYPE_CHECKING:
     from loaders.batch import CellBatch
-    from model.ragged import Ragged
 
 TINY = preset("tiny").changed(trunk={"width": 32, "latents": 16}, cell={"width": 32}, expression={"linear": 16})
 
@@ -104,6 +106,42 @@ def test_generation_sees_cell_tokens_only() -> None:
     network.zero_grad()
     cut.mean.square().sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in network.expression.parameters()), "and nowhere else"
+
+
+def test_genes_that_stand_for_several_count_as_several_in_the_total() -> None:
+    network, _ = make_pair()
+    network.eval()
+    batch, rows = toy_batch()
+    cells = network.encode(make_view(batch, rows)).compressed.restored.detach()
+    each = torch.where(batch.expressed, 1.5, 40.0)
+    total = torch.full((len(rows),), 1000.0)
+    plain = network.generate(cells, batch.genes, rows, batch.depth, total).mean
+    values = network.generate(cells, batch.genes, rows, batch.depth, total, each).mean
+    torch.testing.assert_close(rows.sum(values * each), total)
+    ratio = values / plain  # all of a cell's genes alike: what they stand for moves the total, not who has how much
+    torch.testing.assert_close(ratio, rows.spread(rows.sum(ratio) / rows.offsets.diff()))
+
+
+def test_sums_over_contexts_are_estimates_of_sums_over_all_genes() -> None:
+    cells = small_cells()
+    vocabulary = make_vocabulary(cells)
+    numbers = np.arange(40)
+    whole = Collator(vocabulary, cells, CollateConfig(length=10_000)).collate(numbers, numbers)
+    full = Ragged(whole.offsets, tuple(whole.lengths.tolist()))
+    assert torch.equal(genes_stood_for(whole, full), torch.ones(full.total)), "nothing was left out"
+    found = []
+    for seed in range(60):
+        config = CollateConfig(length=60, from_all=0.3, seed=seed)
+        batch = Collator(vocabulary, cells, config).collate(numbers, numbers)
+        rows = Ragged(batch.offsets, tuple(batch.lengths.tolist()))
+        each = genes_stood_for(batch, rows)
+        torch.testing.assert_close(rows.sum(each), batch.n_measured.float())
+        torch.testing.assert_close(rows.sum(each * batch.expressed), batch.n_expressed.float())
+        found.append(rows.sum(each * batch.counts))
+    drawn = torch.stack(found)
+    off = (drawn.mean(0) - whole.depth) / (drawn.std(0) / len(found) ** 0.5)
+    assert off.abs().max() < 4.5
+    assert off.abs().mean() < 1.2
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,8 @@ def toy_batch(
     batch = CellBatch(
         torch.from_numpy(np.concatenate(genes)).int(), torch.from_numpy(counts), rows.offsets,
         torch.from_numpy(around.astype(np.float32)), torch.from_numpy(distances), inside * 1.5,
-        rows.sum((torch.from_numpy(counts) > 0).int()).int() + 5, torch.from_numpy(labels), torch.zeros(cells).long(),
-        torch.zeros(cells).long(), torch.zeros(cells).long(), number, number,
+        rows.sum((torch.from_numpy(counts) > 0).int()).int() + 5, torch.full((cells,), N_GENES).int(),
+        torch.from_numpy(labels), *torch.zeros(3, cells).long(), number, number,
     )  # fmt: skip
     batch.check(toy_vocabulary())
     return batch, rows
