@@ -36,6 +36,16 @@ def training_pack(folder: Path) -> Path:
     FileNotFoundError
         When the data folder is not beside the checkout.
     """
+    return pack_of(folder, "training_sources.toml", RELEASE, PINS)
+
+
+def unseen_pack(folder: Path) -> Path:
+    """Return the pack of real studies that no shipped weights were trained on; errors as of `training_pack`."""
+    return pack_of(folder, "unseen_sources.toml", "unseen-1", {})
+
+
+def pack_of(folder: Path, sources: str, release: str, pins: dict[str, tuple[str, ...]]) -> Path:
+    """Return the pack of a manifest's sources, made in a folder unless it is there."""
     from atlas import IngestOptions, ingest, load_manifest
     from catalog import make_release
     from loaders import make_pack
@@ -47,11 +57,11 @@ def training_pack(folder: Path) -> Path:
         raise FileNotFoundError(f"{DATA}: the folder of real cells, which this benchmark reads")
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / "sources.toml"
-    manifest.write_text((HERE / "training_sources.toml").read_text("utf-8").replace("{data}", os.fspath(DATA)))
+    manifest.write_text((HERE / sources).read_text("utf-8").replace("{data}", os.fspath(DATA)))
     for source in load_manifest(manifest):
         receipt = ingest(source, str(folder / "atlas"), IngestOptions(doublets=False))
         assert receipt.status in ("written", "unchanged"), (source.id, receipt.findings)
-    made = make_release(str(folder / "atlas"), RELEASE, pins=PINS)
+    made = make_release(str(folder / "atlas"), release, pins=pins)
     assert made.status != "rejected", made.findings
-    make_pack(str(folder / "atlas"), RELEASE, pack)
+    make_pack(str(folder / "atlas"), release, pack)
     return pack

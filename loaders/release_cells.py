@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from atlas import layout, open_atlas
+from atlas import open_atlas
 from ontology import LABELS, get_organism
 
 from .cells import SPLITS
@@ -159,8 +159,7 @@ def read_obs(choice: Choice, organism: str, columns: list[str]) -> Iterator[pa.T
     atlas = choice.atlas
     config = {"soma.init_buffer_bytes": BUFFER_BYTES}
     context = soma.SOMATileDBContext(tiledb_config=config, timestamp=atlas.published_ms)
-    uri = str(atlas.root / layout.DATA / organism / "obs")
-    with soma.DataFrame.open(uri, context=context) as frame:
+    with soma.DataFrame.open(atlas.array_uri(organism, "obs"), context=context) as frame:
         rows = (slice(0, atlas.n_cells(organism) - 1),)
         for table in frame.read(rows, column_names=columns, result_order="row-major"):
             yield table.unify_dictionaries()

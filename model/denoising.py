@@ -108,8 +108,9 @@ def denoise_blocks(
     (Good and Turing's estimate, doi:10.1093/biomet/40.3-4.237, one pseudocount on each side); counts of reads have few
     ones, and give such genes little. These are decoded in fixed pieces of at most 512 genes, as they attend to each
     other: a hash of the ids of all that the dataset measured says which genes share a piece, whose genes without
-    molecules get as much on average as those of any other piece. Expressed genes have the rest: those of the context
-    what is read off them, those that the context has no room for the counts they have.
+    molecules have together what they have on average in training cells, beside those of other pieces. Expressed
+    genes have the rest: those of the context what is read off them, those that the context has no room for the counts
+    they have.
 
     With `cell` all measured genes are decoded, and what is decoded of an expressed gene is the gamma prior of its rate,
     which its own count updates (`posterior`); the context is then only what the cell tokens are read from.
@@ -131,9 +132,7 @@ def denoise_blocks(
         raise ModelInputError("genes", named(nowhere), "genes that these cells' datasets measured; impute others")
     order = hashed_order(model.vocabulary, panels.organism)
     pieces = {dataset: split_genes(order[mine[order]], PIECE) for dataset, mine in here.items()}
-    plan = Plan(
-        tuple(asked), columns, panels, depth, {dataset: int(mine.sum()) for dataset, mine in here.items()}, told
-    )
+    plan = Plan(tuple(asked), columns, panels, depth, here, told)
     return (_denoised(model, read, plan, pieces) for read in batches)
 
 
@@ -205,8 +204,8 @@ class Plan:
     """What was measured."""
     times: float
     """Depth, in multiples of the cells' own."""
-    measured: dict[int, int]
-    """Measured genes that the model knows, by dataset."""
+    measured: dict[int, npt.NDArray[np.bool_]]
+    """Which tokens each dataset measured."""
     told: str = "genes"
     """What expressed genes are told from."""
 
@@ -224,7 +223,7 @@ class Shown:
     each: Tensor
     """Share of each molecule, as far as it is not read off the genes, float64 [cells]."""
     rest: Tensor
-    """Share of each measured gene without molecules, on average, float64 [cells]."""
+    """Share of each token that is measured and without molecules, by gene means, float64 [cells, tokens]; else 0."""
     whole: Tensor
     """Bool [cells]: the context holds all measured genes."""
 
@@ -234,16 +233,24 @@ def look(model: TrainedModel, read: ReadCells, plan: Plan) -> Shown:
     batch, rows = read.batch, read.rows
     counts = plan.panels.counts(read.numbers).to(batch.depth.device)
     total, expressed = counts.sum(1, dtype=torch.float64), (counts > 0).sum(1)
-    measured = torch.tensor([plan.measured[one] for one in batch.dataset.tolist()], device=counts.device)
-    without = measured - expressed
-    unseen = ((counts == 1).sum(1) + 1) / (total + 2) * (without > 0)
+    there = torch.from_numpy(np.stack([plan.measured[one] for one in batch.dataset.tolist()])).to(counts.device)
+    measured = there.sum(1)
+    unseen = ((counts == 1).sum(1) + 1) / (total + 2) * (measured > expressed)
     unseen = torch.where(expressed == 0, 1.0, unseen)
+    rest = there * (counts == 0) * gene_shares(model)
     whole = rows.offsets.diff() == measured
     each = (1 - unseen) / total.clamp(min=1)
     values = model.network.express(read.encoded, rows, batch.depth * plan.times, torch.ones_like(batch.depth))
     share = counts_of(model.config, values) * ((batch.counts > 0) | rows.spread(whole))
     level = torch.where(whole, 1.0, rows.sum(batch.counts.double()) * each) / rows.sum(share).clamp(min=1e-300)
-    return Shown(share * rows.spread(level), values, counts, each, unseen / without.clamp(min=1), whole)
+    rest = rest * (unseen / rest.sum(1).clamp(min=1e-300))[:, None]
+    return Shown(share * rows.spread(level), values, counts, each, rest, whole)
+
+
+def gene_shares(model: TrainedModel) -> Tensor:
+    """Return how much of each gene a cell has that nothing is known of, of any scale, float64 [tokens]."""
+    path = model.network.linear
+    return torch.ones(len(model.table), dtype=torch.float64) if path is None else path.share.detach().double().exp()
 
 
 def _denoised(
@@ -280,8 +287,7 @@ def _denoised(
                 with_own = own
                 if plan.told == "cell":
                     with_own, values = posterior(own, made, values, borders)
-                level = shown.rest[mine] * borders.sum((own == 0).double())
-                level = level / borders.sum(made * (own == 0)).clamp(min=1e-300)
+                level = shown.rest[mine][:, tokens].sum(1) / borders.sum(made * (own == 0)).clamp(min=1e-300)
                 share = torch.where(own > 0, with_own * borders.spread(shown.each[mine]), made * borders.spread(level))
                 where = mine[borders.owners], columns[tokens].repeat(len(mine))
                 out.put(wanted, *where, share * borders.spread(asked[mine]), values)

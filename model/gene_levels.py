@@ -1,8 +1,7 @@
 """How much of each gene training cells have: what the linear path centres on, measured once, before the first step.
 
-Over cells as training draws them. A gene's level is over the contexts it is shown in, its share over all cells that
-measured it: contexts have more of the expressed genes, which would make rare ones common. Called by pretrain.py;
-linear_path.py uses the figures.
+Over cells as training draws them, and of each all genes that its dataset measured: means over contexts, which have more
+of the expressed genes, would make rare ones common. Called by pretrain.py; linear_path.py uses the figures.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from loaders import Collator, make_sampler
+from loaders import make_sampler
 
 from .linear_path import PER, filled
 
@@ -40,49 +39,40 @@ def measure_levels(path: LinearPath, cells: Cells, vocabulary: Vocabulary, data:
     cells, vocabulary
         Those it will be trained on, and its genes.
     data
-        How cells and their genes will be drawn; the first draws are measured.
+        How cells will be drawn; the first draws are measured, and one that is drawn twice counts twice.
     """
-    sampler, collator = make_sampler(cells, data.plan, vocabulary), Collator(vocabulary, cells, data.collate)
-    size = len(path.level)
-    levels, numbers, shares = np.zeros(size), np.zeros(size), _Shares(cells, vocabulary)
+    sampler, sums = make_sampler(cells, data.plan, vocabulary), _Sums(cells, vocabulary)
     for first in range(0, min(CELLS, len(sampler)), AT_ONCE):
-        drawn = sampler.draw(0, first, min(AT_ONCE, len(sampler) - first))
-        batch = collator.collate(drawn, np.arange(first, first + len(drawn)))
-        genes, counts = batch.genes.numpy().astype(np.int64), batch.counts.double().numpy()
-        own = np.repeat(np.arange(len(drawn)), batch.offsets.diff().numpy())
-        depth = np.maximum(batch.depth.double().numpy(), 1)[own]
-        levels += np.bincount(genes, np.log1p(PER * counts / depth), size)
-        numbers += np.bincount(genes, minlength=size)
-        shares.add(drawn)
+        sums.add(sampler.draw(0, first, min(AT_ONCE, len(sampler) - first)))
+    known, among = torch.from_numpy(sums.cells > 0), np.maximum(sums.cells, 1)
     with torch.no_grad():
-        for name, found, among in (("level", levels, numbers), ("share", shares.sums, shares.cells)):
-            means = found / np.maximum(among, 1)
-            values = torch.from_numpy(np.log(means + LEAST) if name == "share" else means).to(getattr(path, name))
-            getattr(path, name).copy_(filled(values, torch.from_numpy(among > 0), path.place))
+        for name, found in (("level", sums.levels / among), ("share", np.log(sums.shares / among + LEAST))):
+            values = torch.from_numpy(found).to(getattr(path, name))
+            getattr(path, name).copy_(filled(values, known, path.place))
 
 
-class _Shares:
-    """Sums of each gene's share of the counts, over whole cells, and how many of them measured it."""
+class _Sums:
+    """Sums over cells of each gene's level and share, and how many cells measured it, [tokens]."""
 
     def __init__(self, cells: Cells, vocabulary: Vocabulary) -> None:
-        genes, self._read = cells.genes(), cells
+        genes, self._from = cells.genes(), cells
         self._tokens = {
             code: vocabulary.gene_tokens(one["organism"], genes["feature_id"][genes["organism"] == code].tolist())
             for code, one in enumerate(cells.about["organisms"])
             if one["organism"] in vocabulary.organisms
         }
-        self.sums, self.cells = np.zeros(vocabulary.n_genes), np.zeros(vocabulary.n_genes)
+        self.levels, self.shares, self.cells = (np.zeros(vocabulary.n_genes) for _ in range(3))
 
     def add(self, drawn: npt.NDArray[np.int64]) -> None:
-        """Add cells; one that is drawn twice counts twice."""
-        organisms, datasets = self._read.codes("organism", drawn), self._read.codes("dataset", drawn)
+        organisms, datasets = self._from.codes("organism", drawn), self._from.codes("dataset", drawn)
         for organism, dataset in sorted(set(zip(organisms.tolist(), datasets.tolist(), strict=True))):
             mine, tokens = drawn[(organisms == organism) & (datasets == dataset)], self._tokens[organism]
-            rows = self._read.read(mine).decode()
-            depth = np.maximum(self._read.codes("depth", mine), 1)
+            rows = self._from.read(mine).decode()
             owner = np.repeat(np.arange(len(mine)), np.diff(rows.indptr))
+            share = rows.counts / np.maximum(self._from.codes("depth", mine), 1)[owner]
             found = tokens[rows.indices]
             known = found >= 0
-            np.add.at(self.sums, found[known], (rows.counts / depth[owner])[known])
-            there = tokens[self._read.measured(dataset, organism)]
+            np.add.at(self.shares, found[known], share[known])
+            np.add.at(self.levels, found[known], np.log1p(PER * share[known]))
+            there = tokens[self._from.measured(dataset, organism)]
             self.cells[there[there >= 0]] += len(mine)

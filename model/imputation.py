@@ -97,7 +97,7 @@ def impute_blocks(
     coding = model.table.biotype[order] == BIOTYPES.index("protein_coding")
     pieces = [*split_genes(order[coding], PIECE), *split_genes(order[~coding], PIECE)]
     pieces = [piece for piece in pieces if (columns[piece] >= 0).any()]
-    plan = Plan(tuple(genes), columns, panels, depth, {dataset: int(mine.sum()) for dataset, mine in measured.items()})
+    plan = Plan(tuple(genes), columns, panels, depth, measured)
     return (_imputed(model, read, plan, pieces, measured) for read in batches)
 
 

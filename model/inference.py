@@ -137,7 +137,7 @@ def context_of(model: TrainedModel, options: InferenceOptions) -> CollateConfig:
         trained = CollateConfig(context="most_expressed") if said is None else read_config(CollateConfig, said, "facts")
     except LoaderInputError as error:
         raise ModelInputError("facts", said, f"how a model was trained ({error})") from error
-    listed: dict[str, Any] = {"context": "list", "genes": options.genes} if options.genes else {}
+    listed: dict[str, Any] = {"context": "list", "genes": options.genes, "from_all": 0.0} if options.genes else {}
     return replace(
         trained,
         **listed,

@@ -1,9 +1,9 @@
 """The short way through the network: what a linear model makes of a cell, for the rest of the network to better.
 
-`profile` adds up vectors of genes by how far each gene's level is from the mean of the training cells; a linear map of
-it is added to the cell tokens. `smoothed` is a cell's counts mixed with its neighbours' and the gene means, `told` the
-gene means moved by what the cell tokens say; both are log shares that the expression head adds to. Without these, a
-small network needs its whole budget to find what principal components and kNN smoothing have at once
+`profile` adds up vectors of expressed genes by how far each gene's level is from the mean of the training cells; a
+linear map of it is added to the cell tokens. `smoothed` is a cell's counts mixed with its neighbours' and the gene
+means, `told` the gene means moved by what the cell tokens say; both are log shares that the expression head adds to.
+Without these, a small network needs its whole budget to find what principal components and kNN smoothing have at once
 (docs/decisions/0014). Genes of an ortholog group share a vector, so other organisms are read alike.
 """
 
@@ -61,13 +61,14 @@ class LinearPath(nn.Module):
         self.register_buffer("share", torch.zeros(len(table)))
 
     def profile(self, view: View) -> Tensor:
-        """Return what the counts that are shown add up to, [cells, width]."""
+        """Return what the expressed genes that are shown add up to, [cells, width]."""
         with torch.autocast(view.counts.device.type, enabled=False):
             genes, rows = view.genes.long(), view.rows
             level = torch.log1p(PER * view.counts / rows.spread(view.depth.clamp(min=1).to(view.counts.dtype)))
             beyond = level.to(self.level.dtype) - self.level[genes]
-            shown = torch.ones_like(beyond) if view.hidden is None else (~view.hidden).to(beyond.dtype)
-            numbers = rows.sum(shown).clamp(min=1).sqrt()
+            # How many zeros a context has is no matter of the cell, but of its length and the cell's depth.
+            shown = view.counts > 0 if view.hidden is None else (view.counts > 0) & ~view.hidden
+            numbers = rows.sum(shown.to(beyond.dtype)).clamp(min=1).sqrt()
             return self.norm(rows.sum((beyond * shown)[:, None] * self.vectors(self.place[genes])) / numbers[:, None])
 
     def tokens(self, profile: Tensor) -> Tensor:

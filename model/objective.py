@@ -1,9 +1,9 @@
 """One step's losses: the views of a batch, the passes through the network, and every term by name.
 
-The full pass carries labels, independence, divergence and, decoded from its cell tokens alone, generation; each
-denoising and masking pass carries expression and is a second view for the contrastive term. Losses are means over
-cells of means over genes, so that long contexts weigh like short ones. `LossConfig` holds the weights; a fine-tuning
-(tuning.py) takes some of the terms, and may add the discrepancy between batches.
+The full pass carries independence, divergence and, decoded from its cell tokens alone, generation; each denoising and
+masking pass carries expression and is a second view for the contrastive term; all passes carry labels. Losses are means
+over cells of means over genes, so that long contexts weigh like short ones. `LossConfig` holds the weights; a
+fine-tuning (tuning.py) takes some of the terms, and may add the discrepancy between batches.
 """
 
 from __future__ import annotations
@@ -105,10 +105,8 @@ class Objective(nn.Module):
         weights, tasks = self.config.losses, self.config.tasks
         full = make_view(batch, rows)
         encoded = network.encode(full, sample=self.training)
-        terms: dict[str, Tensor] = {
-            f"labels/{n}": self.label_weight * x for n, x in self._labels(network, encoded, batch)
-        }
-        views = [encoded.embedding]
+        terms: dict[str, Tensor] = {}
+        views, taught = [encoded.embedding], [dict(self._labels(network, encoded, batch))]
         total = rows.sum(batch.counts)
         # What is read off the genes of a frozen trunk teaches nothing.
         noise, masks = ((), ()) if self.tuning.parts == "cells" else (tasks.noise, tasks.masks)
@@ -117,6 +115,9 @@ class Objective(nn.Module):
             values = network.express(seen, rows, batch.depth, total)
             terms[kind] = weights.denoise * self.expression(values, batch.counts, rows, only=view.hidden)
             views.append(seen.embedding)
+            taught.append(dict(self._labels(network, seen, batch)))
+        for name in taught[0]:  # a cell of fewer molecules is of the same type
+            terms[f"labels/{name}"] = self.label_weight * torch.stack([one[name] for one in taught]).mean()
         if tasks.generate and weights.generate:
             terms["generate"] = weights.generate * self._generation(network, encoded, batch, rows)
         terms |= self._of_embedding(encoded, views, step)

@@ -47,45 +47,47 @@ def cells_of(view: View) -> list[slice]:
     return [slice(*pair) for pair in pairwise(borders)]
 
 
-def test_a_profile_is_the_sum_of_vectors_by_how_far_levels_are_from_the_mean(path: LinearPath, view: View) -> None:
+def test_a_profile_adds_up_expressed_genes_by_how_far_their_levels_are_from_the_mean(
+    path: LinearPath, view: View
+) -> None:
     genes, counts = view.genes.numpy().astype(int), view.counts.numpy()
     vectors, level = path.vectors.weight.detach().numpy(), path.level.numpy()
     sums = []
     for cell, one in enumerate(cells_of(view)):
-        beyond = np.log1p(1e4 * counts[one] / float(view.depth[cell])) - level[genes[one]]
-        sums.append(beyond @ vectors[path.place.numpy()[genes[one]]] / np.sqrt(one.stop - one.start))
+        shown = np.flatnonzero(counts[one] > 0) + one.start
+        beyond = np.log1p(1e4 * counts[shown] / float(view.depth[cell])) - level[genes[shown]]
+        sums.append(beyond @ vectors[path.place.numpy()[genes[shown]]] / np.sqrt(len(shown)))
     sums = np.stack(sums)
     wanted = (sums - sums.mean(1, keepdims=True)) / np.sqrt(sums.var(1, keepdims=True) + 1e-5)
     np.testing.assert_allclose(path.profile(view).detach().numpy(), wanted, atol=1e-4)
 
 
-def test_levels_are_means_over_the_contexts_that_are_drawn_first(path: LinearPath) -> None:
-    cells, vocabulary, recipe = small_cells(), make_vocabulary(small_cells()), small_recipe().data
-    sampler, found = make_sampler(cells, recipe.plan, vocabulary), {}
-    assert len(sampler) < CELLS
-    drawn = sampler.draw(0, 0, len(sampler))
-    batch = Collator(vocabulary, cells, recipe.collate).collate(drawn, np.arange(len(drawn)))
-    for cell, (first, last) in enumerate(pairwise(batch.offsets.tolist())):
-        for gene, count in zip(batch.genes[first:last].tolist(), batch.counts[first:last].tolist(), strict=True):
-            found.setdefault(gene, []).append(count / float(batch.depth[cell]))
-    assert 100 < len(found) <= 150
-    for gene, shares in found.items():
-        assert float(path.level[gene]) == pytest.approx(np.log1p(1e4 * np.array(shares)).mean(), rel=1e-4)
-
-
-def test_shares_are_means_over_all_cells_that_measured_a_gene(path: LinearPath) -> None:
+def test_levels_and_shares_are_means_over_all_cells_that_measured_a_gene(path: LinearPath) -> None:
     cells, vocabulary, recipe = small_cells(), make_vocabulary(small_cells()), small_recipe().data
     sampler = make_sampler(cells, recipe.plan, vocabulary)
+    assert len(sampler) < CELLS
     drawn = sampler.draw(0, 0, len(sampler))
     whole = Collator(vocabulary, cells, CollateConfig(length=10_000)).collate(drawn, np.arange(len(drawn)))
-    sums, cells_of_gene = np.zeros(vocabulary.n_genes), np.zeros(vocabulary.n_genes)
+    levels, shares, among = (np.zeros(vocabulary.n_genes) for _ in range(3))
     for cell, (first, last) in enumerate(pairwise(whole.offsets.tolist())):
         genes = whole.genes[first:last].long().numpy()
-        sums[genes] += whole.counts[first:last].numpy() / float(whole.depth[cell])
-        cells_of_gene[genes] += 1
-    known = cells_of_gene > 0
-    wanted = np.log(sums[known] / cells_of_gene[known] + 1e-7)
-    np.testing.assert_allclose(path.share.numpy()[known], wanted, rtol=1e-4)
+        share = whole.counts[first:last].numpy() / float(whole.depth[cell])
+        levels[genes] += np.log1p(1e4 * share)
+        shares[genes] += share
+        among[genes] += 1
+    known = among > 0
+    np.testing.assert_allclose(path.level.numpy()[known], (levels / among.clip(1))[known], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(path.share.numpy()[known], np.log(shares / among.clip(1) + 1e-7)[known], rtol=1e-4)
+
+
+def test_zeros_of_a_context_say_nothing_in_a_profile(path: LinearPath) -> None:
+    cells, vocabulary = small_cells(), make_vocabulary(small_cells())
+    found = []
+    for zeros in ("none", "random"):
+        batch = Collator(vocabulary, cells, CollateConfig(length=10_000, zeros=zeros)).collate(NUMBERS, NUMBERS)
+        found.append(path.profile(make_view(batch, Ragged(batch.offsets, tuple(batch.lengths.tolist())))))
+    assert bool((batch.counts == 0).any())
+    torch.testing.assert_close(*found)
 
 
 def test_smoothed_shares_mix_the_cell_its_neighbours_and_the_means(path: LinearPath, view: View) -> None:

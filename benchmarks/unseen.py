@@ -1,0 +1,274 @@
+"""Studies that the shipped weights never saw: cell types at any depth and context, and what denoising does to the rare.
+
+Every method learns from the cells the model was trained on, or from the asked cells alone, as its row says. Model and
+training cells as in tasks.py; the studies are those of unseen_sources.toml. A run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import task_baselines as simple
+from benchmarks import task_cells as drawing
+from benchmarks import tasks
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+    from loaders import Cells
+    from model import TrainedModel
+
+    Numbers = npt.NDArray[np.int64]
+    Words = npt.NDArray[np.object_]
+
+SEED, SEEDS, CELLS = 0, 3, 1_000
+"""First seed; runs; cells of a study that are drawn for each."""
+DEPTHS, LENGTHS, POPULATION = (1.0, 0.25, 0.0625), (200, 800, 2_200, 8_000), (10, 200)
+"""Shares of the molecules that are seen; genes of a context; cells of a rare population."""
+LEFT_OUT = {"liao-lavage": ("C144",)}
+"""Donors whose cells are in training files, too."""
+COLUMNS = ("method", "cells", "accuracy", "balanced", "macro-F1", "nll", "nll mixed", "pearson", "best in", "failures")
+NOTES = (
+    f"Two human studies of which the model saw no cell and no donor; each of {SEEDS} seeds draws up to {CELLS:,} cells. "
+    "± is half of the 95% t interval over the seeds; the donors are the same, so it says nothing of others.",
+    "Labels: all methods learn from the same training cells (kNN and logistic regression from those with any cell "
+    "type, of the genes that the study measured). A told class counts as the author's class that it is or lies nearest "
+    "below; cells are asked whose author's class is, or lies above, a class of training cells. No method is told the "
+    "study's classes.",
+    "`at 6% of the molecules` and the like: binomial thinning before any method sees the cells. Contexts of other "
+    "lengths than in training are the model's alone.",
+    f"Rare populations: author's types of {POPULATION[0]} to {POPULATION[1]} cells among the drawn. All methods see "
+    "40% of the molecules of all drawn cells and are scored on the unseen ones of the rare; nats per molecule, columns "
+    "as in the tasks benchmark. `best in`: populations in which a method's `nll mixed` is the best of all.",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Drawn cells of a study."""
+
+    name: str
+    counts: npt.NDArray[np.float64]
+    """[cells, genes] of the genes that were measured and the model knows."""
+    genes: Words
+    """Their feature ids."""
+    columns: Numbers
+    """Their numbers among all genes of the organism."""
+    types: Words
+    """Author's type of each cell: a term."""
+
+
+def main(*, quick: bool) -> list[dict[str, Any]]:
+    """Return a row per study, condition and method."""
+    import torch
+
+    from benchmarks.training_cells import training_pack, unseen_pack
+    from loaders import open_cells
+    from model import load_model
+
+    model = load_model(os.environ.get("PANATLAS_BENCH_MODEL", tasks.FOLDER / "pretrain" / "model"))
+    train = open_cells(os.environ.get("PANATLAS_BENCH_PACK") or training_pack(tasks.FOLDER / "training"))
+    unseen = open_cells(unseen_pack(tasks.FOLDER / "unseen"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    tables: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            magic = "not run: quick" if quick else _magic(Path(name))
+            for seed in range(SEED, SEED + (1 if quick else SEEDS)):
+                for study in _studies(model, unseen, seed, 80 if quick else CELLS):
+                    _labels(model, train, study, seed, tables)
+                    _rare(model, study, seed, (magic, Path(name)), tables)
+                    print(f"seed {seed}: {study.name} done", flush=True)
+    finally:
+        torch.set_num_threads(threads)
+    rows = _seen(model, unseen)
+    for title, table in tables.items():
+        for method, found in table.items():
+            rows.append({"table": title, "method": method, **_told(found)})
+    return rows
+
+
+def _magic(folder: Path) -> str:
+    from benchmarks.loader_environments import make_environment
+
+    return make_environment(folder / "magic", sys.executable, simple.MAGIC)
+
+
+def _told(found: dict[str, list[float]]) -> dict[str, Any]:
+    """Return means with intervals, and sums of what is counted."""
+    counted = {name: int(sum(found[name])) for name in ("cells", "best in", "failures") if name in found}
+    return tasks._told({name: values for name, values in found.items() if name not in counted}) | counted
+
+
+def _seen(model: TrainedModel, unseen: Cells) -> list[dict[str, Any]]:
+    """Return a row per study: its cells, and those that the model's ledger knows, of which there must be none."""
+    from model import seen_before
+
+    rows = []
+    for code, name in enumerate(unseen.about["vocabulary"]["dataset"]):
+        numbers = _of_study(unseen, code, name)
+        found = seen_before(model.ledger, unseen, numbers)
+        rows.append(
+            {
+                "table": "studies",
+                "method": name,
+                "cells": len(numbers),
+                "seen by the model": len(numbers) - found["not_found"],
+            }
+        )
+    return rows
+
+
+def _of_study(unseen: Cells, code: int, name: str) -> Numbers:
+    """Return the cells of a study with a cell type, less donors that were trained on."""
+    donors = np.array(unseen.about["vocabulary"]["donor"], dtype=object)[unseen.column("donor")]
+    left = np.array([donor.split("/")[-1] in LEFT_OUT.get(name, ()) for donor in donors])
+    return np.flatnonzero((unseen.column("dataset") == code) & (_types(unseen) != "unknown") & ~left)
+
+
+def _types(cells: Cells) -> Words:
+    return np.array(cells.about["vocabulary"]["cell_type"], dtype=object)[cells.column("cell_type")]
+
+
+def _studies(model: TrainedModel, unseen: Cells, seed: int, most: int) -> list[Study]:
+    out = []
+    ids = unseen.genes()["feature_id"].to_numpy(dtype=object)
+    for code, name in enumerate(unseen.about["vocabulary"]["dataset"]):
+        known = drawing._known_genes(model, unseen, 0, code)
+        there = _of_study(unseen, code, name)
+        drawn = np.sort(np.random.default_rng((seed, code)).permutation(there)[:most])
+        counts = drawing.read_counts(unseen, drawn, len(known))[:, known].toarray().astype(np.float64)
+        out.append(Study(name, counts, ids[known], np.flatnonzero(known), _types(unseen)[drawn]))
+    return out
+
+
+def _cells_of(study: Study, counts: npt.NDArray[np.float64]) -> Cells:
+    """Return the study's cells with these counts, as any AnnData would be read."""
+    held = drawing.Held(study.name, "homo_sapiens", np.arange(len(counts)), None, study.genes, study.columns)
+    return tasks._reread(held, counts, study.genes)
+
+
+def _labels(model: TrainedModel, train: Cells, study: Study, seed: int, tables: dict[str, Any]) -> None:
+    """Score cell types at every depth and length."""
+    from benchmarks.task_labels import leaf_logits
+    from model import InferenceOptions
+
+    classes, learnt = _taught_by(train, study, seed)
+    space = model.vocabulary.labels["cell_type"]
+    higher = _nearest_above(sorted({*classes, *space.classes[: space.n_leaves]}), sorted(set(study.types)))
+    asked = np.isin(study.types, [higher[one] for one in set(classes) if one in higher])
+    for depth in DEPTHS:
+        seen, _ = simple.thinned(study.counts, depth, seed) if depth < 1 else (study.counts, None)
+        found = _simple_labels(learnt, classes, seen[asked], seed)
+        cells = _cells_of(study, seen[asked])
+        for length in (None, *LENGTHS) if depth == 1 else (None,):
+            told = leaf_logits(model, cells, None, InferenceOptions(device="cpu", length=length))["cell_type"]
+            name = "the model" if length is None else f"the model, contexts of {length:,} genes"
+            found[name] = np.array(space.classes, dtype=object)[told.argmax(1)]
+        title = f"labels: {study.name}" + ("" if depth == 1 else f", at {depth:.0%} of the molecules")
+        for method, terms in found.items():
+            guess = np.array([higher.get(term, "other") for term in terms], dtype=object)
+            for score, value in _scores(study.types[asked], guess).items():
+                tables[title][method][score].append(value)
+
+
+def _taught_by(train: Cells, study: Study, seed: int) -> tuple[Words, sp.csr_matrix]:
+    """Return training cells with a cell type: their terms, and counts of the study's genes."""
+    types = _types(train)
+    drawn, counts = drawing.training_cells(train, "homo_sapiens", seed, types != "unknown")
+    return types[drawn], counts[:, study.columns]
+
+
+def _simple_labels(learnt: sp.csr_matrix, classes: Words, seen: npt.NDArray[np.float64], seed: int) -> dict[str, Words]:
+    """Return what methods tell that were taught by training cells."""
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    places, others = drawing.components(learnt, seen, seed)
+    methods: dict[str, Any] = {
+        "majority": DummyClassifier(strategy="most_frequent"),
+        "nearest by PCA": KNeighborsClassifier(drawing.NEAREST),
+        "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)),
+    }
+    words, codes = np.unique(classes.astype(str), return_inverse=True)
+    return {name: words[one.fit(places, codes).predict(others)].astype(object) for name, one in methods.items()}
+
+
+def _nearest_above(told: list[str], authors: list[str]) -> dict[str, str]:
+    """Return, by term, the author's term that it is or that lies above it with the fewest steps."""
+    from ontology import load_ontology
+
+    home = load_ontology("CL")
+    out = {}
+    for term in told:
+        above = home.ancestors(term, with_self=True) if term in home else {}
+        if found := [one for one in authors if one in above]:
+            out[term] = min(found, key=lambda one: (above[one], one))
+    return out
+
+
+def _scores(right: Words, guess: Words) -> dict[str, float]:
+    """Return accuracy, and its mean and that of F1 over the classes that are true."""
+    kinds = sorted(set(right))
+    f1, recall = [], []
+    for kind in kinds:
+        both = ((right == kind) & (guess == kind)).sum()
+        f1.append(2 * both / ((right == kind).sum() + (guess == kind).sum()))
+        recall.append(both / (right == kind).sum())
+    values = {"accuracy": (right == guess).mean(), "balanced": np.mean(recall), "macro-F1": np.mean(f1)}
+    return {"cells": len(right)} | {name: float(value) for name, value in values.items()}
+
+
+def _rare(model: TrainedModel, study: Study, seed: int, magic: tuple[str, Path], tables: dict[str, Any]) -> None:
+    """Score denoising of the rare types."""
+    from model.denoising import denoise
+
+    kinds, numbers = np.unique(study.types.astype(str), return_counts=True)
+    rare = kinds[(numbers >= POPULATION[0]) & (numbers <= POPULATION[1])]
+    rows = np.flatnonzero(np.isin(study.types.astype(str), rare))
+    seen, unseen = simple.thinned(study.counts, tasks.KEPT, seed)
+
+    def ours(told: Any) -> npt.NDArray[Any]:
+        cells, genes, how = _cells_of(study, seen), study.genes.tolist(), tasks._options(model)
+        return denoise(model, cells, rows, genes=genes, depth=1 / tasks.KEPT, told=told, options=how).expected
+
+    methods: dict[str, Any] = {
+        "the model": lambda: ours("genes"),
+        "the model, told from the cell": lambda: ours("cell"),
+        "raw counts": lambda: seen[rows],
+        "gene means": lambda: np.repeat(simple.gene_means(seen), len(rows), axis=0),
+        "kNN-smoothing": lambda: simple.knn_smoothing(seen, drawing.NEAREST, seed=seed)[rows],
+        "ALRA": lambda: np.expm1(simple.alra(simple.log_normal(seen), seed=seed))[rows],
+    }
+    if not magic[0].startswith("not run"):
+        methods["MAGIC"] = lambda: simple.magic(seen, *magic, seed=seed)[rows]
+    table, by_kind = tables[f"denoising of rare populations: {study.name}"], {}
+    for name, method in methods.items():
+        try:
+            told, failed = method(), 0
+        except simple.PeerError as error:
+            print(f"{name} failed: {error}", flush=True)
+            told, failed = np.zeros_like(seen[rows]), 1
+        scores = simple.scores(unseen[rows], told, simple.gene_means(seen), seed)
+        for score, values in scores.items():
+            table[name][score].append(float(np.nanmean(values)))
+        table[name]["failures"].append(failed)
+        table[name]["cells"].append(len(rows))
+        of = study.types.astype(str)[rows]
+        by_kind[name] = [float(np.nanmean(scores["nll mixed"][of == kind])) for kind in rare]
+    best = np.argmin(list(by_kind.values()), axis=0)
+    for at, name in enumerate(by_kind):
+        table[name]["best in"].append(int((best == at).sum()))
