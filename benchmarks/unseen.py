@@ -38,7 +38,7 @@ LEFT_OUT = {"liao-lavage": ("C144",)}
 """Donors whose cells are in training files, too."""
 COLUMNS = ("method", "cells", "accuracy", "balanced", "macro-F1", "nll", "nll mixed", "pearson", "best in", "failures")
 NOTES = (
-    f"Two human studies of which the model saw no cell and no donor; each of {SEEDS} seeds draws up to {CELLS:,} cells. "
+    f"Two human studies of which the model saw no cell, no donor; each of {SEEDS} seeds draws up to {CELLS:,} cells. "
     "± is half of the 95% t interval over the seeds; the donors are the same, so it says nothing of others.",
     "Labels: all methods learn from the same training cells (kNN and logistic regression from those with any cell "
     "type, of the genes that the study measured). A told class counts as the author's class that it is or lies nearest "
