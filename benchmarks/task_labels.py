@@ -39,9 +39,9 @@ NOTES = (
     "`hierarchical F1`: of terms with all above them in the ontology (Kiritchenko et al. 2005).",
     f"Simple methods learn from up to {drawing.TRAINING:,} training cells of the organism with a leaf class of the "
     "label, so they choose among that organism's classes; `classes of the organism` is the model held to the same "
-    "ones, `the model` chooses among all it knows. They see all genes, the model as many as in its training. kNN and "
-    "logistic regression: 50 principal components of 2,000 variable genes. CellTypist 1.7.1, in its own environment, "
-    "for cell types, which it is for: all genes, its selection of features, else its defaults. A fit that fails "
+    "ones, `the model` chooses among all it knows. They see all genes, the model as many as it was chosen with. kNN "
+    "and logistic regression: 50 principal components of 2,000 variable genes. CellTypist 1.7.1, in an environment of "
+    "its own, for cell types, which it is for: all genes, its selection of features, else its defaults. A fit that fails "
     "tells nothing of its cells and is counted in `failures`.",
     "The interval of a label is of drawing cells and of fitting, from the same donors: it says nothing of others. "
     "Tissue and disease are alike in all cells of a donor, so they can be told by knowing the study.",

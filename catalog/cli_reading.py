@@ -25,7 +25,7 @@ class ReadingOptions:
     layer: str | None = None
     """Layer of a file with the counts, raw for .raw, X for X; chosen as an ingest does unless named."""
     length: int | None = None
-    """Genes shown of each cell; as many as in training unless given."""
+    """Genes shown of each cell; as many as the model was chosen with unless given."""
     batch_size: int = 64
     """Cells at a time."""
     least_genes: int = 50

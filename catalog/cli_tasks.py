@@ -37,7 +37,7 @@ class TaskOptions:
     preset: Literal["default", "fast"] = "default"
     """fast shows a twelfth of the genes, of more cells at a time; docs/read_cells.md says what it costs."""
     length: int | None = None
-    """Genes shown of each cell; as many as in training unless given, or the preset's."""
+    """Genes shown of each cell; as many as the model was chosen with unless given, or the preset's."""
     batch_size: int | None = None
     """Cells at a time; 64 unless given, or the preset's."""
     neighbours: int = 0

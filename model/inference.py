@@ -45,7 +45,7 @@ class InferenceOptions:
     """What is shown of each cell, and where it is read."""
 
     length: int | None = None
-    """Genes of a context, as far as there are any; None for as many as in training."""
+    """Genes of a context, as far as there are any; None for as many as its maker says, or else as in training."""
     batch_size: int = 64
     """Cells at a time."""
     neighbours: int = 0
@@ -141,12 +141,20 @@ def context_of(model: TrainedModel, options: InferenceOptions) -> CollateConfig:
     return replace(
         trained,
         **listed,
-        length=options.length or trained.length,
+        length=options.length or _told_length(model) or trained.length,
         zeros="random" if trained.zeros == "neighbours" and not options.neighbours else trained.zeros,
         neighbours=options.neighbours,
         fewer_neighbours=False,
         shorter_probability=0.0,
     )
+
+
+def _told_length(model: TrainedModel) -> int | None:
+    """Return how many genes whoever made the model found best to show it, a fact of the checkpoint."""
+    told = model.facts.get("read_length")
+    if told is not None and (type(told) is not int or told < 1):
+        raise ModelInputError("facts", {"read_length": told}, "how many genes a model is shown of a cell, 1 or more")
+    return told
 
 
 def _read(

@@ -75,6 +75,9 @@ def test_contexts_are_chosen_as_in_training_and_as_long_unless_asked_otherwise()
         "random_expressed", 30, "random", 0, 3,
     )  # fmt: skip
     assert context_of(trained, replace(options, length=12)).length == 12
+    told = replace(trained, facts={**trained.facts, "read_length": 50})
+    assert context_of(told, options).length == 50
+    assert context_of(told, replace(options, length=12)).length == 12
     assert (context_of(model(), options).context, context_of(model(), options).length) == ("most_expressed", 2_200)
     shown = {
         one.numbers[0]: one.batch.genes.tolist()
@@ -85,6 +88,12 @@ def test_contexts_are_chosen_as_in_training_and_as_long_unless_asked_otherwise()
     for one in read_cells(trained, small_cells(), turned, replace(options, batch_size=7)):
         for cell, first in zip(one.numbers, one.batch.offsets.tolist(), strict=False):
             assert one.batch.genes[first : first + 30].tolist() == shown[cell]
+
+
+@pytest.mark.parametrize("said", [0, -3, "long", 2.5, True])
+def test_a_number_of_genes_that_is_none_is_refused(said):
+    with pytest.raises(ModelInputError, match="read_length"):
+        context_of(replace(model(), facts={"read_length": said}), InferenceOptions())
 
 
 @pytest.mark.parametrize("said", [7, {"context": "best"}, {"length": "long"}, {"made_by": "hand"}])
