@@ -41,8 +41,8 @@ NOTES = (
     "label, so they choose among that organism's classes; `classes of the organism` is the model held to the same "
     "ones, `the model` chooses among all it knows. They see all genes, the model as many as it was chosen with. kNN "
     "and logistic regression: 50 principal components of 2,000 variable genes. CellTypist 1.7.1, in an environment of "
-    "its own, for cell types, which it is for: all genes, its selection of features, else its defaults. A fit that fails "
-    "tells nothing of its cells and is counted in `failures`.",
+    "its own, for cell types, which it is for: all genes, its selection of features, else its defaults. A fit that "
+    "fails tells nothing of its cells and is counted in `failures`.",
     "The interval of a label is of drawing cells and of fitting, from the same donors: it says nothing of others. "
     "Tissue and disease are alike in all cells of a donor, so they can be told by knowing the study.",
 )
