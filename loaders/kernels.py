@@ -171,12 +171,10 @@ def collate_records(
     ----------
     records
         Of the cells, then of their neighbours.
-    contexts, tables
-        What is wanted.
+    contexts, tables, out
+        What is wanted; what is filled.
     scratch
         Of this thread, from `make_scratch`.
-    out
-        Filled.
     how
         RANDOM_EXPRESSED, MOST_EXPRESSED or LISTED.
     around
@@ -193,19 +191,16 @@ def collate_records(
             for i in range(size):
                 context[i] = choice[i]
             _enter(scratch, START, size)
-            _place(records, cell, slots, out.counts, first, size)
         else:
-            most = contexts.most[cell]
-            filled = _choose_expressed(records, cell, tokens, scratch, most, how, seed_of(key, GENE))
+            filled = _choose_expressed(records, cell, tokens, scratch, contexts.most[cell], how, seed_of(key, GENE))
             if around and filled < size:
                 filled = _choose_around(records, contexts.neighbours[cell], tokens, scratch, filled, size, key)
             if filled < size:
                 _choose_zeros(choice, scratch, filled, size, seed_of(key, ZERO))
-            if most < size:  # what was drawn from all may be expressed
-                _place(records, cell, slots, out.counts, first, size)
-            else:
-                for i in range(size):
-                    out.counts[first + 1 + i] = scratch.counts[i]
+        if how == LISTED or contexts.most[cell] < size:  # what was drawn from all may be expressed
+            _place(records, cell, slots, out.counts, first, size)
+        else:
+            out.counts[first + 1 : first + 1 + size] = scratch.counts[:size]
         for i in range(size):
             out.genes[first + i] = tokens[context[i]]
         for k in range(contexts.neighbours.shape[1]):
