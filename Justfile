@@ -22,10 +22,15 @@ developer:
 ingest organism *args: product
     @panatlas ingest "$@"
 
-# Show what an ingest would read, map, drop and write, and write nothing
+# Say what an ingest would come to, cells, bytes, hours and cost: `just plan human`, `just plan studies.toml`
 [group('curator'), no-cd]
-plan organism *args: product
-    @panatlas ingest "$@" --dry-run
+plan what *args: product
+    @panatlas plan "$@"
+
+# List the big public corpora, or write a manifest of your copy of one: `just sources tahoe100m human --root DIR --output m.toml`
+[group('curator'), no-cd]
+sources *args: product
+    @panatlas sources "$@"
 
 # Show how author labels map to terms, and take a curator's decisions: `just curate labels.csv`
 [group('curator'), no-cd]
@@ -51,6 +56,21 @@ validate *args: product
 [group('curator'), no-cd]
 doctor *args: product
     @panatlas doctor "$@"
+
+# Publish a state without a dataset; releases keep it: `just retract study-7 --reason "consent withdrawn"`
+[group('curator'), no-cd]
+retract dataset *args: product
+    @panatlas retract "$@"
+
+# Find copies and near-copies across datasets: `just duplicates human --output pairs.csv`
+[group('curator'), no-cd]
+duplicates organism *args: product
+    @panatlas duplicates "$@"
+
+# Make an atlas of many datasets quick to open again; releases keep all they read
+[group('curator'), no-cd]
+consolidate *args: product
+    @panatlas consolidate "$@"
 
 # Compare two releases: `just diff human-v1 human-v2`
 [group('curator'), no-cd]

@@ -12,6 +12,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tiledbsoma as soma
 from anndata import ImplicitModificationWarning
 
@@ -87,7 +88,17 @@ def _read(census: Any, name: str, options: dict[str, str], uri: str) -> AnnData:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImplicitModificationWarning)  # the client names rows by number; we rename them
-        return cellxgene_census.get_anndata(census, organism.label, obs_coords=ids)
+        found = cellxgene_census.get_anndata(census, organism.label, obs_coords=ids)
+    return found[:, _measured(census, organism.experiment, found)].copy()
+
+
+def _measured(census: Any, experiment: str, found: AnnData) -> np.ndarray:
+    """Return which genes a dataset of the slice measured; the others are no zeros, nobody looked for them."""
+    datasets = census["census_info"]["datasets"].read(column_names=["soma_joinid", "dataset_id"]).concat().to_pandas()
+    rows = datasets.loc[datasets["dataset_id"].isin(found.obs["dataset_id"].unique()), "soma_joinid"].to_numpy()
+    presence = census["census_data"][experiment].ms["RNA"]["feature_dataset_presence_matrix"]
+    genes = presence.read((rows,)).tables().concat()["soma_dim_1"].to_numpy()
+    return np.isin(found.var["soma_joinid"].to_numpy(), genes)
 
 
 def _joinids(experiment: Any, options: dict[str, str], uri: str) -> list[int]:

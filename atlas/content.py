@@ -19,7 +19,6 @@ import scipy.sparse as sp
 import tiledbsoma as soma
 
 from . import layout, schema
-from .store import array_uri
 from .verify import ROWS_PER_READ
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ def cell_blocks(atlas: Atlas, organism: str, rows: int = ROWS_PER_READ) -> Itera
     rows
         Cells of a block, at most; memory is bounded by it, by a chunk of obs, and by 9 bytes a cell of a dataset.
     """
-    uris = [array_uri(atlas.root, organism, member) for member in ("obs", layout.X_RAW, layout.NEIGHBOURS)]
+    uris = [atlas.array_uri(organism, member) for member in ("obs", layout.X_RAW, layout.NEIGHBOURS)]
     with (
         soma.DataFrame.open(uris[0], context=reading(atlas, "obs")) as frame,
         soma.SparseNDArray.open(uris[1], context=reading(atlas, "matrix")) as x,
@@ -190,9 +189,7 @@ def cell_blocks(atlas: Atlas, organism: str, rows: int = ROWS_PER_READ) -> Itera
 
 def reading(atlas: Atlas, kind: str) -> soma.SOMATileDBContext:
     """Return a context that reads at the atlas' moment with buffers of bounded size: for `obs`, or for a `matrix`."""
-    return soma.SOMATileDBContext(
-        tiledb_config={"soma.init_buffer_bytes": str(_BUFFERS[kind])}, timestamp=atlas.published_ms
-    )
+    return atlas.context(_BUFFERS[kind])
 
 
 def _obs(frame: soma.DataFrame, first: int, stop: int, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -269,7 +266,7 @@ def _renamed(matrix: sp.csr_matrix, columns: np.ndarray) -> sp.csr_matrix:
 def join_digests(atlas: Atlas, cells: dict[str, str]) -> str:
     """Return the digest of an atlas from those of its organisms' cells: genes, who measured them and tables join."""
     lines = [FORMAT, schema.SCHEMA_VERSION]
-    with soma.Collection.open(str(atlas.root), context=reading(atlas, "obs")) as tree:
+    with soma.Collection.open(str(atlas.place), context=reading(atlas, "obs")) as tree:
         info = tree[layout.INFO]
         lines += [f"table {name} {table_digest(info[name].read().concat().to_pandas())}" for name in sorted(info)]
         for organism in sorted(cells):

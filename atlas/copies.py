@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tiledbsoma as soma
 
+from .contexts import opened
 from .findings import Finding
 from .identity import MIN_GENES
 from .store import array_uri
@@ -78,6 +79,6 @@ def _stored(root: Path, organism: str, n: int, column: str) -> np.ndarray:
     """Return one hash column of the published cells."""
     if n == 0:
         return np.array([], dtype="U32")
-    with soma.DataFrame.open(array_uri(root, organism, "obs")) as frame:
+    with opened(soma.DataFrame, array_uri(root, organism, "obs")) as frame:
         table = frame.read((slice(0, n - 1),), column_names=[column]).concat()
     return table[column].to_numpy().astype("U32")

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING
 
-from . import layout, store
+from . import store
 from .errors import StoreError
 from .findings import Finding
+from .lease import LEASE, expired, who
 from .ledger import Ledger, writer_lock
+from .object_roll_back import unpublished, written_after
+from .object_store import ObjectPlace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,21 +37,21 @@ def find_leftovers(uri: str) -> tuple[Finding, ...]:
     Returns
     -------
     Findings: `writer-at-work` alone where an ingest is running, whose traces are none to mend; else `no-ledger`,
-    `damaged-ledger`, `lost-store`, `unfinished-ingest`, `unpublished-writes`. None where all is well.
+    `damaged-ledger`, `lost-store`, `unfinished-ingest`, `unpublished-writes`, and on object storage `expired-lease`.
+    None where all is well.
 
     Raises
     ------
     StoreError
         If there is neither an atlas nor a ledger.
     """
-    root = store.local_root(uri)
+    root = store.place_of(uri)
     path = root / store.LEDGER / "ledger.sqlite"
     if not path.exists():
         if not store.exists(root):
             raise StoreError(uri, "examine", "no atlas here; make one with `panatlas ingest human`")
         return _without_ledger(root)
-    holder = _holder(root / store.LEDGER / "writer.lock")
-    if holder:
+    if holder := _holder(root / store.LEDGER):
         remedy = "wait for it, then ask again"
         return (Finding("writer-at-work", "info", store.LEDGER, holder, "no writer, to tell leftovers", remedy),)
     if fault := _damage(path):
@@ -68,11 +70,13 @@ def find_leftovers(uri: str) -> tuple[Finding, ...]:
         said = ", ".join(f"{r.dataset_id}, {r.n_cells} cells of {r.organism} from {r.first_joinid}" for r in reserved)
         said = f"an ingest that was stopped{said and ': '}{said}"
         findings.append(Finding("unfinished-ingest", "error", store.LEDGER, said, "none", _ROLL_BACK))
-    if store.exists(root) and (late := _later_than(root, published)):
-        said = f"{len(late)} files newer than the published moment, e.g. {late[0].relative_to(root)}"
+    if store.exists(root) and (late := later_than(root, published)):
+        said = f"{len(late)} files newer than the published moment, e.g. {late[0]}"
         remedy = "`panatlas doctor --repair` removes them"
         expected = "only what is published"
         findings.append(Finding("unpublished-writes", "error", str(root), said, expected, remedy, len(late)))
+    if isinstance(root, ObjectPlace):
+        findings += _of_objects(root)
     return tuple(findings)
 
 
@@ -94,13 +98,16 @@ def repair_atlas(uri: str) -> tuple[str, ...]:
     StoreError
         If there is no atlas, or somebody begins to write at this very moment.
     """
-    root = store.local_root(uri)
-    mendable = {"unfinished-ingest", "unpublished-writes"}
-    if not mendable & {finding.code for finding in find_leftovers(uri)}:
+    root = store.place_of(uri)
+    mendable = {"unfinished-ingest", "unpublished-writes", "expired-lease"}
+    found = {finding.code: finding for finding in find_leftovers(uri)}
+    if not mendable & set(found):
         return ()
     folder = root / store.LEDGER
     done = []
     with writer_lock(folder), Ledger(folder / "ledger.sqlite") as ledger:
+        if lease := found.get("expired-lease"):
+            done.append(f"took the writer's place over and gave it back: {lease.found}")
         reserved = ledger.datasets(published=False)
         removed = store.roll_back(root, ledger.published_ms()) if store.exists(root) else 0
         if removed:
@@ -112,17 +119,32 @@ def repair_atlas(uri: str) -> tuple[str, ...]:
     return tuple(done)
 
 
-def _without_ledger(root: Path) -> tuple[Finding, ...]:
+def _without_ledger(root: Path | ObjectPlace) -> tuple[Finding, ...]:
     """Return the finding that the ledger says nothing of the store beside it."""
     found = "a SOMA collection that no ledger knows"
     return (Finding("no-ledger", "error", str(root), found, "the ledger beside the store", _RESTORE),)
 
 
-def _holder(path: Path) -> str:
-    """Return who holds the writer's lock, empty where nobody does; the file is not touched.
+def _of_objects(root: ObjectPlace) -> list[Finding]:
+    """Return what only object storage keeps: the lease of a writer that died, and uploads nobody ends."""
+    out = []
+    if name := expired(root / store.LEDGER / LEASE):
+        said, remedy = f"{name} was writing and did not give its place back", "the next writer takes the place over"
+        out.append(Finding("expired-lease", "info", store.LEDGER, said, "a place that is given back", remedy))
+    if uploads := root.unfinished():
+        said = f"{len(uploads)} uploads that were never ended, e.g. of {uploads[0][0]}"
+        out.append(Finding("unpublished-writes", "error", str(root), said, "none", _ROLL_BACK, len(uploads)))
+    return out
+
+
+def _holder(folder: Path | ObjectPlace) -> str:
+    """Return who holds the writer's place, empty where nobody does; nothing is touched.
 
     The kernel drops the lock with its process, so a lock that is held is never a dead process' own.
     """
+    if isinstance(folder, ObjectPlace):
+        return who(folder / LEASE)
+    path = folder / "writer.lock"
     if not path.exists():
         return ""
     with path.open("rb") as file:
@@ -133,32 +155,24 @@ def _holder(path: Path) -> str:
     return ""
 
 
-def _damage(path: Path) -> str:
+def _damage(path: Path | ObjectPlace) -> str:
     """Return what is wrong with a ledger, empty where nothing is."""
     try:
         with Ledger.to_read(path) as ledger:
-            moments = [row.published_ms or 0 for row in (*ledger.datasets(), *ledger.results())]
-            published = ledger.published_ms()
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-            said = "; ".join(str(line) for (line,) in db.execute("PRAGMA integrity_check(5)"))
+            published, newest, said = ledger.published_ms(), ledger.state()[0], ledger.faults()
     except (StoreError, sqlite3.Error, ValueError) as exc:
         return str(exc)
-    if said != "ok":
+    if said:
         return said
-    if published != max(moments, default=0):
-        return f"its published moment is {published}, that of the newest thing in it {max(moments, default=0)}"
+    if published != newest:
+        return f"its published moment is {published}, that of the newest thing in it {newest}"
     return ""
 
 
-def _later_than(root: Path, published_ms: int) -> list[Path]:
-    """Return what `store.roll_back` would remove, sorted."""
-    late = [p for p in root.rglob("__*") if store._written_after(p, published_ms)]
-    inside = set(late)
-    late = [p for p in late if not inside & set(p.parents)]  # a folder stands for what is in it
-    if published_ms:
-        known = store.experiments(root)
-        late += [
-            p for p in (root / layout.DATA).iterdir()
-            if p.is_dir() and not p.name.startswith("__") and p.name not in known
-        ]  # fmt: skip
-    return sorted(late)
+def later_than(root: Path | ObjectPlace, published_ms: int) -> list[str]:
+    """Return what `store.roll_back` would remove, as names below the folder, sorted."""
+    if isinstance(root, ObjectPlace):
+        return sorted(unpublished(root, published_ms))
+    late = [p for p in root.rglob("__*") if written_after(p.name, published_ms)]
+    inside = set(late)  # a folder stands for what is in it
+    return sorted(str(p.relative_to(root)) for p in late if not inside & set(p.parents))

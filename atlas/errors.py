@@ -66,3 +66,18 @@ class SourceError(AtlasError, OSError):
     def __init__(self, uri: str, expected: str, got: str) -> None:
         super().__init__(f"cannot use {uri}: expected {expected}, got {got}")
         self.uri, self.expected, self.got = uri, expected, got
+
+
+class WorkerError(AtlasError, RuntimeError):
+    """Workers that cannot be reached, were lost, or would work otherwise than this process; try again (exit 5).
+
+    Examples
+    --------
+    >>> raise WorkerError("tcp://node1:8786", "nobody answers; start the scheduler")
+    Traceback (most recent call last):
+    atlas.errors.WorkerError: cannot work with tcp://node1:8786: nobody answers; start the scheduler
+    """
+
+    def __init__(self, what: str, detail: str) -> None:
+        super().__init__(f"cannot work with {what}: {detail}")
+        self.what, self.detail = what, detail

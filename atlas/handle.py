@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import scipy.sparse as sp
@@ -17,9 +17,11 @@ import tiledbsoma as soma
 from ontology import get_organism
 
 from . import layout, store
+from .contexts import faults_told, opened, settings_of
 from .errors import AtlasInputError, StoreError
 from .filters import passing
 from .ledger import DatasetRow, Ledger, ResultRow
+from .mirror import side_folder
 from .neighbour_store import read_neighbours
 from .record_store import RecordReader
 from .selection import select_rows
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from .filters import Where
+    from .object_store import ObjectPlace
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Atlas:
     """An atlas opened for reading at one moment."""
 
     uri: str
-    """Folder of the atlas."""
+    """Folder of the atlas, a path or an `s3://` address."""
     published_ms: int
     """Timestamp it is read at, in milliseconds since 1970; pass it to any TileDB-SOMA client to see the same."""
     datasets: tuple[DatasetRow, ...]
@@ -48,9 +51,17 @@ class Atlas:
     """What models said of its cells, as far as it is held here, by organism and key."""
 
     @property
+    def place(self) -> Path | ObjectPlace:
+        """Return the folder, on this machine or on object storage; its arrays are below it."""
+        return store.place_of(self.uri)
+
+    @property
     def root(self) -> Path:
-        """Return the folder as a path."""
-        return store.local_root(self.uri)
+        """Return the folder of what lies beside the store: releases, tables, reports.
+
+        Of an atlas on object storage it is a folder in the cache of this machine, where its releases are mirrored.
+        """
+        return side_folder(self.uri)
 
     @property
     def organisms(self) -> tuple[str, ...]:
@@ -75,9 +86,24 @@ class Atlas:
             raise AtlasInputError("organism", organism, f"one of the atlas: {', '.join(self.organisms) or 'none yet'}")
         return name
 
+    def array_uri(self, organism: str, member: str) -> str:
+        """Return the path of a member of an Experiment, given by its name, as it is at `published_ms`."""
+        return store.array_uri(self.place, organism, member, self.published_ms)
+
+    def context(self, buffer_bytes: int | None = None) -> soma.SOMATileDBContext:
+        """Return a TileDB context that reads the atlas' arrays at `published_ms`.
+
+        Parameters
+        ----------
+        buffer_bytes
+            Most memory a column of a query takes; None for tiledbsoma's own 1 GiB.
+        """
+        sizes = {} if buffer_bytes is None else {"soma.init_buffer_bytes": str(buffer_bytes)}
+        return soma.SOMATileDBContext(tiledb_config=sizes | settings_of(self.uri), timestamp=self.published_ms)
+
     def open(self) -> soma.Collection:
         """Return the SOMA tree opened for reading at `published_ms`; close it, or use it in a `with`."""
-        return soma.Collection.open(str(self.root), tiledb_timestamp=self.published_ms)
+        return opened(soma.Collection, self.place, at=self.published_ms)
 
     def query(self, organism: str, where: Where | None = None, *, every_cell: bool = False) -> CellQuery:
         """Return a query over one organism's cells.
@@ -136,7 +162,7 @@ class Atlas:
         A reader with a TileDB context of its own, at `published_ms`; close it, or use it in a `with`.
         """
         name = self.experiment(organism)
-        uri = store.array_uri(self.root, name, layout.RECORDS)
+        uri = self.array_uri(name, layout.RECORDS)
         return RecordReader(uri, self.n_cells(organism), self.published_ms)
 
     def neighbours(self, organism: str, first: int, stop: int) -> sp.csr_matrix:
@@ -163,7 +189,7 @@ class Atlas:
         name, total = self.experiment(organism), self.n_cells(organism)
         if not 0 <= first <= stop <= total:
             raise AtlasInputError("first, stop", (first, stop), f"0 <= first <= stop <= {total}")
-        uri = store.array_uri(self.root, name, layout.NEIGHBOURS)
+        uri = self.array_uri(name, layout.NEIGHBOURS)
         return read_neighbours(uri, first, stop, total, self.published_ms)
 
     def genes(self, organism: str) -> pd.DataFrame:
@@ -179,8 +205,14 @@ class Atlas:
 
     def receipts(self) -> list[dict[str, object]]:
         """Return every receipt the ledger kept, oldest first."""
-        with Ledger.to_read(self.root / store.LEDGER / "ledger.sqlite") as ledger:
+        with Ledger.to_read(self.place / store.LEDGER / "ledger.sqlite") as ledger:
             return ledger.receipts()
+
+    def written(self) -> dict[str, dict[str, Any]]:
+        """Return, by dataset, the receipt that wrote it; a dataset that has none is left out."""
+        with Ledger.to_read(self.place / store.LEDGER / "ledger.sqlite") as ledger:
+            found = {row.dataset_id: ledger.written(row) for row in self.datasets}
+        return {name: receipt for name, receipt in found.items() if receipt is not None}
 
 
 @dataclass(frozen=True)
@@ -272,7 +304,7 @@ def open_atlas(uri: str, *, at: int | None = None) -> Atlas:
     Parameters
     ----------
     uri
-        Folder of the atlas.
+        Folder of the atlas, a path or an `s3://` address.
     at
         Moment to read it at, in milliseconds since 1970; None for the last published one.
 
@@ -287,18 +319,17 @@ def open_atlas(uri: str, *, at: int | None = None) -> Atlas:
     Traceback (most recent call last):
     atlas.errors.StoreError: open of /no/such/folder failed: no atlas here; make one with `panatlas ingest human`
     """
-    root = store.local_root(uri)
+    root = store.place_of(uri)
     path = root / store.LEDGER / "ledger.sqlite"
     if not path.exists():
         raise StoreError(uri, "open", "no atlas here; make one with `panatlas ingest human`")
     with Ledger.to_read(path) as ledger:
-        rows = [d for d in ledger.datasets() if at is None or (d.published_ms or 0) <= at]
-        results = tuple(ledger.results(at))
+        moment, rows, results = ledger.state(at)
     if not rows:
         raise StoreError(uri, "open", "nothing is published here yet" + (f" at {at}" if at is not None else ""))
-    store.check_schema(root, "open")
-    moment = max(int(one.published_ms or 0) for one in (*rows, *results))
-    return Atlas(str(root), moment, tuple(rows), results)
+    with faults_told(root, "open"):
+        store.check_schema(root, "open")
+    return Atlas(str(root), moment, tuple(rows), tuple(results))
 
 
 def _drop_unused(frame: pd.DataFrame) -> pd.DataFrame:

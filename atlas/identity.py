@@ -80,7 +80,7 @@ def count_hashes(counts: sp.csr_matrix, keys: np.ndarray, core: np.ndarray) -> t
     values = counts.data.astype(np.uint64)
     whole, inner = [], []
     for lane, odd in enumerate(_LANES):
-        word = _mix(keys[lane][cols] + values * odd)
+        word = mix(keys[lane][cols] + values * odd)
         whole.append(_row_sums(word, starts, counts.indptr))
         inner.append(_row_sums(np.where(in_core, word, np.uint64(0)), starts, counts.indptr))
     n_core = _row_sums(in_core.astype(np.uint64), starts, counts.indptr)
@@ -89,7 +89,7 @@ def count_hashes(counts: sp.csr_matrix, keys: np.ndarray, core: np.ndarray) -> t
     return _hex(whole), core_hex
 
 
-def _mix(word: np.ndarray) -> np.ndarray:
+def mix(word: np.ndarray) -> np.ndarray:
     """Return the splitmix64 finaliser of each word (Steele et al. 2014): every input bit reaches every output bit."""
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

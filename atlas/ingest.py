@@ -1,48 +1,56 @@
 """One source into one atlas: read, prove, prepare, append, verify, publish. Read this file first.
 
-`prepare` decides and writes nothing. `ingest` reserves a range in the ledger, writes, reads everything back, and
-publishes with one commit of the ledger. Whatever stops it before that commit, the atlas is as it was: what was written
-after the last published moment is removed at once, or, after a crash, by the next ingest.
+A `Look` at a source decides and writes nothing; it may be taken by another process (`handover`, `workers`). `settle`
+reserves a range in the ledger, writes, reads everything back, and publishes with one commit of the ledger. Whatever
+stops it before that commit, the atlas is as it was: what was written after the last published moment is removed at
+once, or, after a crash, by the next ingest.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import json
 import logging
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ontology import get_organism, load_gene_table, ontology_release, overrides_digest
+from ontology import get_organism, load_gene_table
 
-from . import schema, store, write
+from . import store, write
 from .copies import find_copies
-from .errors import ContractError, SourceError, StoreError
-from .fetch import digest_of, fetch_source
+from .errors import ContractError, StoreError
 from .findings import Finding, Receipt
 from .ledger import Ledger, behind, now_ms, writer_lock
+from .look import SourceLook, dataset_id_of, declaration_of
 from .neighbour_store import graph_of_dataset, write_neighbours
 from .ortholog_tables import write_ortholog_tables
-from .prepare import ROWS_PER_BLOCK, IngestOptions, Prepared, prepare
+from .prepare import IngestOptions
 from .provenance import label_provenance
-from .read import open_source, prove_counts
 from .verify import verify_dataset, verify_neighbours
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
-    import scipy.sparse as sp
-
     from .ledger import DatasetRow
-    from .read import RawCells
+    from .look import Look
+    from .prepare import Prepared
     from .sources import Source
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """An atlas that may be added to by this process, and by no other as long as that is so."""
+
+    root: Path
+    """Its folder."""
+    ledger: Ledger | None
+    """Its ledger; None in a dry run into no atlas."""
 
 
 def ingest(source: Source, uri: str, options: IngestOptions | None = None) -> Receipt:
@@ -71,53 +79,35 @@ def ingest(source: Source, uri: str, options: IngestOptions | None = None) -> Re
     """
     options = options or IngestOptions()
     began = time.monotonic()
-    root = store.local_root(uri)
-    organism = get_organism(source.organism)
-    path, digest = _fetch(source)
-    releases = {
-        "schema": schema.SCHEMA_VERSION,
-        "ontologies": ontology_release(),
-        "overrides": overrides_digest()[:16],
-        "policy": f"{options.policy.version} {options.policy.fingerprint()}",
-        "neighbours": "yes" if options.neighbours else "no",
-    }
-    blank = Receipt(
-        source_id=source.id or source.uri, organism=organism.name, status="rejected", uri=source.uri,
-        input_sha256=digest, releases=releases,
-    )  # fmt: skip
+    with SourceLook(source, options) as look, writing(uri, options) as place:
+        return settle(look, place, options, began)
+
+
+@contextmanager
+def writing(uri: str, options: IngestOptions) -> Iterator[Place]:
+    """Hold the writer's place of the atlas at `uri` and take back what a stopped ingest left; a dry run only reads.
+
+    Raises
+    ------
+    StoreError
+        If the atlas cannot be added to, or another process is writing.
+    """
+    root = store.place_of(uri)
     folder = root / store.LEDGER
     if options.dry_run:
         if not (folder / "ledger.sqlite").exists():
             _check_ours(root, 0)
-            return _timed(_attempt(source, path, root, None, blank, options, began), began)
+            yield Place(root, None)
+            return
         with Ledger.to_read(folder / "ledger.sqlite") as ledger:
             if not ledger.in_flight:  # else a half-made store, which the next ingest removes
                 _check_ours(root, ledger.published_ms())
-            return _timed(_attempt(source, path, root, ledger, blank, options, began), began)
+            yield Place(root, ledger)
+        return
     with writer_lock(folder), Ledger(folder / "ledger.sqlite") as ledger:
         recover(root, ledger)
         _check_ours(root, ledger.published_ms())
-        receipt = _timed(_attempt(source, path, root, ledger, blank, options, began), began)
-        if receipt.status != "written":  # a written one is in the ledger since the commit that published it
-            ledger.record(receipt)
-    return receipt
-
-
-def _fetch(source: Source) -> tuple[Path, str]:
-    """Return the source's local path and digest; a fault of the system in reading it is the source's, not ours."""
-    try:
-        path = fetch_source(source)
-        return path, hash_input(path)
-    except SourceError:
-        raise
-    except OSError as exc:
-        raise SourceError(source.uri, "a file or folder that can be read", str(exc)) from exc
-
-
-def _declaration(source: Source) -> str:
-    """Return the digest of what the manifest says about a source's content."""
-    said = [source.matrix, sorted(source.columns.items()), sorted(source.constants.items())]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        yield Place(root, ledger)
 
 
 def recover(root: Path, ledger: Ledger) -> int:
@@ -131,52 +121,60 @@ def recover(root: Path, ledger: Ledger) -> int:
     return removed
 
 
-def hash_input(path: Path) -> str:
-    """Return the sha256 of a file's bytes; of a folder, over its files' relative names and digests, sorted."""
-    if path.is_file():
-        return digest_of(path)
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{digest_of(file)}\n".encode())
-    return digest.hexdigest()
-
-
 def _timed(receipt: Receipt, began: float) -> Receipt:
     """Return the receipt with the time it took."""
     return replace(receipt, seconds=round(time.monotonic() - began, 3))
 
 
-def _attempt(
-    source: Source,
-    path: Path,
-    root: Path,
-    ledger: Ledger | None,
-    blank: Receipt,
-    options: IngestOptions,
-    began: float,
-) -> Receipt:
-    """Return the source's receipt; a source that cannot be stored is a receipt too, not an exception."""
-    organism, said = get_organism(source.organism).experiment, _declaration(source)
-    if ledger:
-        same = ledger.find(organism=organism, input_sha256=str(blank.input_sha256), declaration=said)
-        if same is not None:
-            return _unchanged(blank, same, said, ledger)
+def settle(look: Look, place: Place, options: IngestOptions, began: float) -> Receipt:
+    """Ask the ledger about a source, add it to the atlas if it is new, and record what became of it.
+
+    Parameters
+    ----------
+    look
+        The source.
+    place
+        The atlas; the receipt is recorded in its ledger unless it is planned.
+    options
+        Policy and switches.
+    began
+        When that began, by `time.monotonic`.
+
+    Returns
+    -------
+    Its receipt; that of a source that cannot be stored is a receipt too, not an exception.
+    """
+    began -= look.seconds
     try:
-        with open_source(source, path) as cells:
-            proof = prove_counts(cells, lambda done: options.progress("prove", done, cells.n_obs))
-            dataset_id = source.id or f"d{proof.sha256[:16]}"
-            same = ledger.find(organism=organism, content_sha256=proof.sha256) if ledger else None
-            if ledger and same is not None:
-                return _unchanged(blank, same, said, ledger)
-            _check_dataset_id(dataset_id, ledger)
-            prepared = prepare(source, cells, proof, dataset_id, blank, options)
-            prepared = _mark_copies(root, ledger, prepared)
-            if options.dry_run or ledger is None:
-                return prepared.receipt
-            return _append(source, cells, root, ledger, prepared, options, began)
+        receipt = _timed(_attempt(look, place, options, began), began)
     except ContractError as exc:
-        _LOG.info("rejected %s: %s", source.uri, exc)
-        return replace(blank, findings=tuple(exc.findings))
+        _LOG.info("rejected %s: %s", look.source.uri, exc)
+        receipt = _timed(replace(look.blank, findings=tuple(exc.findings)), began)
+    if place.ledger and not options.dry_run and receipt.status != "written":
+        place.ledger.record(receipt)  # a written one is in the ledger since the commit that published it
+    return receipt
+
+
+def _attempt(look: Look, place: Place, options: IngestOptions, began: float) -> Receipt:
+    """Return the receipt of a source that is there already or that is added."""
+    root, ledger = place.root, place.ledger
+    organism, said = get_organism(look.source.organism).experiment, declaration_of(look.source)
+    if ledger:
+        same = ledger.find(organism=organism, input_sha256=str(look.blank.input_sha256), declaration=said)
+        if same is not None:
+            return _unchanged(look.blank, same, said, ledger)
+    content = look.prove()
+    same = ledger.find(organism=organism, content_sha256=content) if ledger else None
+    if ledger and same is not None:
+        return _unchanged(look.blank, same, said, ledger)
+    dataset_id = dataset_id_of(look.source, content)
+    _check_dataset_id(dataset_id, ledger)
+    _check_retracted((dataset_id, organism, content, said), ledger)
+    n_stored = ledger.n_cells(organism) if ledger else 0
+    prepared = mark_copies(root, n_stored, look.prepare(dataset_id))
+    if options.dry_run or ledger is None:
+        return prepared.receipt
+    return _append(look, root, ledger, prepared, options, began)
 
 
 def _unchanged(blank: Receipt, same: DatasetRow, said: str, ledger: Ledger) -> Receipt:
@@ -184,10 +182,10 @@ def _unchanged(blank: Receipt, same: DatasetRow, said: str, ledger: Ledger) -> R
     findings: tuple[Finding, ...] = ()
     if same.declaration != said:
         found = "another matrix, other columns or constants than when it was ingested"
-        remedy = "the atlas keeps what it was told first; make a new atlas to apply the change"
+        remedy = "the atlas keeps what it was told first; retract it, then ingest it again, to apply the change"
         finding = Finding("declaration-differs", "warning", "manifest", found, "the same declaration", remedy)
         findings = (finding,)
-    asked, stored = blank.releases["neighbours"], _stored_neighbours(ledger, same.dataset_id)
+    asked, stored = blank.releases["neighbours"], _stored_neighbours(ledger, same)
     if stored not in (asked, None):
         found = f"neighbours: {stored} when it was ingested, {asked} now"
         remedy = "a dataset is written once; ingest into a new atlas to have them as asked now"
@@ -197,12 +195,20 @@ def _unchanged(blank: Receipt, same: DatasetRow, said: str, ledger: Ledger) -> R
     return replace(blank, status="unchanged", dataset_id=same.dataset_id, content_sha256=content, findings=findings)
 
 
-def _stored_neighbours(ledger: Ledger, dataset_id: str) -> str | None:
+def _stored_neighbours(ledger: Ledger, row: DatasetRow) -> str | None:
     """Return whether a dataset was ingested with neighbours, `yes` or `no`; None where its receipt does not say."""
-    for receipt in ledger.receipts():
-        if receipt["status"] == "written" and receipt["dataset_id"] == dataset_id:
-            return dict(cast("Mapping[str, str]", receipt["releases"])).get("neighbours")
-    return None
+    receipt = ledger.written(row)
+    return receipt["releases"].get("neighbours") if receipt else None
+
+
+def _check_retracted(said: tuple[str, str, str, str], ledger: Ledger | None) -> None:
+    """Refuse a dataset that was taken out, where it is called and read as it was then."""
+    for row in reversed(ledger.retracted() if ledger else []):
+        if (row.dataset_id, row.organism, row.content_sha256, row.declaration) == said:
+            found = f"{row.dataset_id} was taken out: {row.reason}"
+            remedy = "leave it out; or give it another id, matrix, columns or constants, which is another statement"
+            finding = Finding("dataset-retracted", "error", "manifest", found, "a dataset that is wanted", remedy)
+            raise ContractError(row.dataset_id, [finding])
 
 
 def _check_dataset_id(dataset_id: str, ledger: Ledger | None) -> None:
@@ -216,29 +222,27 @@ def _check_dataset_id(dataset_id: str, ledger: Ledger | None) -> None:
         )
 
 
-def _mark_copies(root: Path, ledger: Ledger | None, prepared: Prepared) -> Prepared:
-    """Take primary status from cells the atlas, or the source itself, already holds."""
+def mark_copies(root: Path, n_stored: int, prepared: Prepared) -> Prepared:
+    """Take primary status from cells that the atlas' first `n_stored` cells, or the source itself, already hold."""
     obs = prepared.obs
     experiment = get_organism(prepared.receipt.organism).experiment
-    stored = ledger.n_cells(experiment) if ledger else 0
     hashes = (obs["count_hash"].to_numpy(), obs["core_hash"].to_numpy())
-    copies = find_copies(root, experiment, stored, hashes, obs["nnz"].to_numpy())
+    copies = find_copies(root, experiment, n_stored, hashes, obs["nnz"].to_numpy())
     obs = obs.assign(is_primary_data=obs["is_primary_data"].to_numpy() & ~copies.any)
     findings = (*prepared.receipt.findings, *copies.findings())
     return replace(prepared, obs=obs, receipt=replace(prepared.receipt, findings=findings))
 
 
+def with_neighbours(prepared: Prepared) -> np.ndarray:
+    """Return which cells may have neighbours, and be some, once copies are marked: bool [n_cells]."""
+    return (prepared.obs["qc_pass"] & prepared.obs["is_primary_data"]).to_numpy()
+
+
 def _append(
-    source: Source,
-    cells: RawCells,
-    root: Path,
-    ledger: Ledger,
-    prepared: Prepared,
-    options: IngestOptions,
-    began: float,
+    look: Look, root: Path, ledger: Ledger, prepared: Prepared, options: IngestOptions, began: float
 ) -> Receipt:
     """Write, verify and publish a prepared source; on any failure take the store back to where it was."""
-    organism = get_organism(source.organism)
+    organism = get_organism(look.source.organism)
     table = load_gene_table(organism)
     receipt, obs = prepared.receipt, prepared.obs
     if (published := ledger.published_ms()) >= (now := now_ms()):
@@ -251,19 +255,21 @@ def _append(
         row = ledger.reserve(
             str(receipt.dataset_id), organism.experiment, len(obs),
             input_sha256=str(receipt.input_sha256), content_sha256=str(receipt.content_sha256),
-            declaration=_declaration(source),
+            declaration=declaration_of(look.source),
         )  # fmt: skip
         store.grow_results(root, organism.experiment, row.first_joinid + row.n_cells)
         obs = obs.assign(soma_joinid=np.arange(row.first_joinid, row.first_joinid + row.n_cells, dtype=np.int64))
-        totals = write.write_counts(root, row, _kept_blocks(cells, prepared, options), prepared.genes.measured)
+        totals = write.write_counts(root, row, look.blocks(prepared), prepared.genes.measured)
         write.write_obs(root, row, obs)
         write.add_gene_totals(root, row, totals)
-        write.write_dataset(root, row, source, organism.label)
+        write.write_dataset(root, row, look.source, organism.label)
         write.write_provenance(root, row, label_provenance(obs))
         write.write_summaries(root, [*ledger.datasets(), row], dt.datetime.now(dt.UTC).date().isoformat())
         write_ortholog_tables(root)
-        eligible = (obs["qc_pass"] & obs["is_primary_data"]).to_numpy()
-        graph = graph_of_dataset(root, row, len(table), eligible, options)
+        eligible = with_neighbours(prepared)
+        graph = look.neighbours(eligible)
+        if graph is None:
+            graph = graph_of_dataset(root, row, len(table), eligible, options)
         write_neighbours(root, row, graph)
         verify_dataset(root, row, obs, (table, prepared.genes.measured), options.progress)
         verify_neighbours(root, row, graph, eligible)
@@ -286,11 +292,3 @@ def _check_ours(root: Path, published: int) -> None:
         detail = "a SOMA collection without our ledger is here; restore its ledger/ folder, or name another folder"
         raise StoreError(str(root), "append", detail)
     store.check_schema(root, "append")
-
-
-def _kept_blocks(cells: RawCells, prepared: Prepared, options: IngestOptions) -> Iterator[sp.csr_matrix]:
-    """Yield the kept cells' counts over the gene table, block by block."""
-    for start, block in cells.blocks(ROWS_PER_BLOCK):
-        kept = prepared.kept[start : start + block.shape[0]]
-        yield prepared.genes.project(block if kept.all() else block[np.flatnonzero(kept)])
-        options.progress("write", start + block.shape[0], cells.n_obs)

@@ -14,84 +14,21 @@ import socket
 import sqlite3
 import time
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import astuple, fields
+from typing import TYPE_CHECKING, Any
 
+from .contexts import faults_told
 from .errors import StoreError
+from .lease import writer_lease
+from .ledger_object import LedgerObject
+from .ledger_rows import TABLES, DatasetRow, ResultRow, RetractedRow
+from .object_store import ObjectPlace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from .findings import Receipt
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS dataset (
-    dataset_id TEXT PRIMARY KEY, dataset_joinid INTEGER NOT NULL UNIQUE, organism TEXT NOT NULL,
-    first_joinid INTEGER NOT NULL, n_cells INTEGER NOT NULL,
-    input_sha256 TEXT NOT NULL, content_sha256 TEXT NOT NULL, declaration TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('reserved', 'published')), published_ms INTEGER,
-    CHECK ((state = 'published') = (published_ms IS NOT NULL))
-) STRICT;
-CREATE TABLE IF NOT EXISTS receipt (
-    id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, source_id TEXT NOT NULL, organism TEXT NOT NULL,
-    status TEXT NOT NULL, dataset_id TEXT, body TEXT NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS result (
-    key TEXT NOT NULL, organism TEXT NOT NULL, member TEXT NOT NULL, cells INTEGER NOT NULL, sha256 TEXT NOT NULL,
-    about TEXT NOT NULL, published_ms INTEGER NOT NULL, replaced_ms INTEGER,
-    PRIMARY KEY (key, organism, published_ms)
-) STRICT;
-CREATE TABLE IF NOT EXISTS atlas (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-"""
-
-
-@dataclass(frozen=True)
-class DatasetRow:
-    """What the ledger knows of one dataset."""
-
-    dataset_id: str
-    """Identity of the dataset."""
-    dataset_joinid: int
-    """Its row in census_info/datasets and in the presence matrices."""
-    organism: str
-    """Experiment name, e.g. `homo_sapiens`."""
-    first_joinid: int
-    """First soma_joinid of its cells."""
-    n_cells: int
-    """Cells; they own the joinids from `first_joinid` on."""
-    input_sha256: str
-    """Digest of the input's bytes."""
-    content_sha256: str
-    """Digest of the input's logical content."""
-    declaration: str
-    """Digest of what the manifest said about it: matrix, columns, constants."""
-    state: str
-    """`reserved` or `published`."""
-    published_ms: int | None
-    """Timestamp at which the store first holds it whole, in milliseconds since 1970."""
-
-
-@dataclass(frozen=True)
-class ResultRow:
-    """What the ledger knows of one result of a model; `model_results` writes them."""
-
-    key: str
-    """`<kind>/<release>/<model hash>/<population>`."""
-    organism: str
-    """Experiment name."""
-    member: str
-    """Where it is in the Experiment, e.g. `ms/RNA/obsm/embedding~~human-v1~~0a1b2c3d4e5f~~all`."""
-    cells: int
-    """Cells it has rows of."""
-    sha256: str
-    """Digest of its rows."""
-    about: str
-    """Command, model, options and versions, as JSON."""
-    published_ms: int
-    """Timestamp at which the store first holds it whole."""
-    replaced_ms: int | None = None
-    """Timestamp from which on another of the same key is held in its place."""
 
 
 class Ledger:
@@ -100,14 +37,19 @@ class Ledger:
     `Ledger.to_read(path)` opens it without writing a byte, also where the folder is read-only.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | ObjectPlace) -> None:
+        self.path, self._object = path, None
+        if isinstance(path, ObjectPlace):
+            self._object = LedgerObject(path)
+            self._db = self._object.load()
+            self._db.executescript(TABLES)
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_TABLES)
+            self._db.executescript(TABLES)
         except sqlite3.OperationalError as exc:
             raise StoreError(
                 str(path), "open ledger", f"{exc}; make the folder writable, or only read the atlas"
@@ -116,7 +58,7 @@ class Ledger:
             raise StoreError(str(path), "open ledger", f"{exc}; restore it from a copy of the atlas") from exc
 
     @classmethod
-    def to_read(cls, path: Path) -> Ledger:
+    def to_read(cls, path: Path | ObjectPlace) -> Ledger:
         """Return the ledger opened for reading only.
 
         Raises
@@ -125,7 +67,12 @@ class Ledger:
             If it is no ledger.
         """
         ledger = cls.__new__(cls)
-        ledger.path = path
+        ledger.path, ledger._object = path, None
+        if isinstance(path, ObjectPlace):
+            ledger._db = LedgerObject(path).load()
+            if not ledger._has("dataset"):
+                raise StoreError(str(path), "open ledger", "it is not there; restore it from a copy of the atlas")
+            return ledger
         # A WAL file needs its index beside it; where that cannot be made the folder is still, so `immutable` is true.
         for options in ("mode=ro", "mode=ro&immutable=1"):
             ledger._db = sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True, isolation_level=None)
@@ -151,6 +98,42 @@ class Ledger:
         """Close the connection; the file is safe at any moment."""
         self._db.close()
 
+    def state(self, at: int | None = None) -> tuple[int, list[DatasetRow], list[ResultRow]]:
+        """Return the newest published moment up to `at`, None for now, and the datasets and results that it holds.
+
+        One reading transaction, so that what another process publishes meanwhile is in all three or in none.
+        """
+        now = 1 << 62 if at is None else at
+        self._db.execute("BEGIN")
+        try:
+            moments = "SELECT published_ms AS at FROM dataset UNION ALL SELECT published_ms FROM result"
+            columns = ", ".join(field.name for field in fields(DatasetRow))
+            held = f"SELECT {columns} FROM dataset WHERE published_ms <= :at"  # noqa: S608 - names of the class
+            if self._has("former"):
+                moments += " UNION ALL SELECT published_ms FROM former UNION ALL SELECT replaced_ms FROM former"
+                held += f" UNION ALL SELECT {columns} FROM former WHERE published_ms <= :at AND replaced_ms > :at"  # noqa: S608
+            if self._has("upkeep"):
+                moments += " UNION ALL SELECT published_ms FROM upkeep"
+            if not self._has("result"):
+                moments = moments.replace(" UNION ALL SELECT published_ms FROM result", "")
+            newest = self._db.execute(f"SELECT max(at) FROM ({moments}) WHERE at <= ?", [now]).fetchone()[0]  # noqa: S608
+            rows = self._db.execute(f"{held} ORDER BY dataset_joinid", {"at": now})
+            return int(newest or 0), [DatasetRow(*row) for row in rows], self.results(at)
+        finally:
+            self._db.execute("COMMIT")
+
+    def _has(self, table: str) -> bool:
+        """Return whether there is a table; one opened for reading may be older than it."""
+        return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [table]).fetchone() is not None
+
+    def retracted(self) -> list[RetractedRow]:
+        """Return the datasets that were taken out, oldest first; one that came back and went again is there twice."""
+        if not self._has("former"):
+            return []
+        columns = "dataset_id, organism, n_cells, content_sha256, declaration, replaced_ms, reason"
+        rows = self._db.execute(f"SELECT {columns} FROM former WHERE reason IS NOT NULL ORDER BY replaced_ms")  # noqa: S608
+        return [RetractedRow(*row) for row in rows]
+
     def datasets(self, *, published: bool = True) -> list[DatasetRow]:
         """Return published (or reserved) datasets in joinid order."""
         rows = self._db.execute(
@@ -172,8 +155,8 @@ class Ledger:
 
     def results(self, at: int | None = None) -> list[ResultRow]:
         """Return the results of models that are held at a moment, None for now, by organism and key."""
-        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'result'").fetchone() is None:
-            return []  # opened for reading, and older than results
+        if not self._has("result"):
+            return []
         held = "published_ms <= :at AND coalesce(replaced_ms, :at + 1) > :at"
         moment = {"at": now_ms() if at is None else at}
         rows = self._db.execute(f"SELECT * FROM result WHERE {held} ORDER BY organism, key", moment)  # noqa: S608 - a constant
@@ -200,7 +183,9 @@ class Ledger:
         with self._transaction():
             self._db.execute("DELETE FROM dataset WHERE state = 'reserved'")
             first = self.n_cells(organism)
-            joinid = self._db.execute("SELECT count(*) FROM dataset").fetchone()[0]
+            # A number that was given is not given again: at an earlier moment it is that dataset's.
+            given = "SELECT dataset_joinid AS n FROM dataset UNION ALL SELECT dataset_joinid FROM former"
+            joinid = self._db.execute(f"SELECT coalesce(max(n) + 1, 0) FROM ({given})").fetchone()[0]  # noqa: S608
             self._db.execute(
                 "INSERT INTO dataset VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'reserved', NULL)",
                 [dataset_id, joinid, organism, first, n_cells, input_sha256, content_sha256, declaration],
@@ -218,9 +203,56 @@ class Ledger:
             ).rowcount
             if changed != 1:
                 raise StoreError(str(self.path), "publish", f"no reservation for {dataset_id}; run the ingest again")
-            self._db.execute("INSERT OR REPLACE INTO atlas VALUES ('published_ms', ?)", [str(published_ms)])
-            self._db.execute("DELETE FROM atlas WHERE key = 'in_flight'")
+            self._end_at(published_ms)
             self._keep(receipt)
+
+    def publish_retraction(
+        self,
+        gone: DatasetRow,
+        moved: Sequence[DatasetRow],
+        results: tuple[Sequence[ResultRow], Sequence[ResultRow]],
+        moment: int,
+        told: tuple[str, Receipt],
+    ) -> None:
+        """Take a dataset out, in one commit; up to `moment` all stays as it was.
+
+        Parameters
+        ----------
+        gone
+            The dataset.
+        moved
+            Others, with the joinids they have from now on.
+        results
+            Results of the organism as they are from now on, and those that there are no more.
+        moment
+            Timestamp at which the store first is without it.
+        told
+            The reason, and the receipt.
+        """
+        if moment <= self.published_ms():
+            raise StoreError(str(self.path), "publish", behind(moment, self.published_ms()))
+        reason, receipt = told
+        kept = "INSERT INTO former SELECT *, ?, ? FROM dataset WHERE dataset_id = ?"
+        with self._transaction():
+            for row in (gone, *moved):
+                self._db.execute(kept, [moment, reason if row is gone else None, row.dataset_id])
+            self._db.execute("DELETE FROM dataset WHERE dataset_id = ?", [gone.dataset_id])
+            for row in moved:
+                self._db.execute(
+                    "UPDATE dataset SET first_joinid = ?, published_ms = ? WHERE dataset_id = ?",
+                    [row.first_joinid, moment, row.dataset_id],
+                )
+            self._hold(*results, moment)
+            self._end_at(moment)
+            self._keep(receipt)
+
+    def publish_upkeep(self, moment: int) -> None:
+        """Make a moment the published one at which the store holds the same, written another way: one commit."""
+        if moment <= self.published_ms():
+            raise StoreError(str(self.path), "publish", behind(moment, self.published_ms()))
+        with self._transaction():
+            self._db.execute("INSERT INTO upkeep VALUES (?)", [moment])
+            self._end_at(moment)
 
     def publish_results(self, rows: Sequence[ResultRow], retired: Sequence[ResultRow] = ()) -> None:
         """Make results real, all of one moment, in place of those of the same keys and of retired ones: one commit."""
@@ -228,15 +260,23 @@ class Ledger:
         if moment <= self.published_ms():
             raise StoreError(str(self.path), "publish", behind(moment, self.published_ms()))
         with self._transaction():
-            for row in (*rows, *retired):
-                self._db.execute(
-                    "UPDATE result SET replaced_ms = ? WHERE key = ? AND organism = ? AND replaced_ms IS NULL",
-                    [moment, row.key, row.organism],
-                )
-            for row in rows:
-                self._db.execute("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?, ?, ?)", list(astuple(row)))
-            self._db.execute("INSERT OR REPLACE INTO atlas VALUES ('published_ms', ?)", [str(moment)])
-            self._db.execute("DELETE FROM atlas WHERE key = 'in_flight'")
+            self._hold(rows, retired, moment)
+            self._end_at(moment)
+
+    def _hold(self, rows: Sequence[ResultRow], retired: Sequence[ResultRow], moment: int) -> None:
+        """Hold results in place of those of the same keys and of retired ones; part of the caller's transaction."""
+        for row in (*rows, *retired):
+            self._db.execute(
+                "UPDATE result SET replaced_ms = ? WHERE key = ? AND organism = ? AND replaced_ms IS NULL",
+                [moment, row.key, row.organism],
+            )
+        for row in rows:
+            self._db.execute("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?, ?, ?)", list(astuple(row)))
+
+    def _end_at(self, moment: int) -> None:
+        """Make a moment the published one, nothing being in flight; part of the caller's transaction."""
+        self._db.execute("INSERT OR REPLACE INTO atlas VALUES ('published_ms', ?)", [str(moment)])
+        self._db.execute("DELETE FROM atlas WHERE key = 'in_flight'")
 
     @property
     def in_flight(self) -> bool:
@@ -271,6 +311,22 @@ class Ledger:
         """Return every receipt kept, oldest first, as plain values."""
         return [json.loads(body) for (body,) in self._db.execute("SELECT body FROM receipt ORDER BY id")]
 
+    def written(self, row: DatasetRow) -> dict[str, Any] | None:
+        """Return the receipt that wrote a dataset, None where none says so.
+
+        A dataset may have come back after it was taken out, with other labels: then each has a receipt, and the one
+        meant is the last that was kept before the retraction that ended this row, if one did.
+        """
+        until = None
+        if self._has("former"):
+            ended = (
+                "SELECT min(replaced_ms) FROM former WHERE dataset_id = ? AND reason IS NOT NULL AND replaced_ms > ?"
+            )
+            until = self._db.execute(ended, [row.dataset_id, row.published_ms]).fetchone()[0]
+        query = "SELECT body FROM receipt WHERE status = 'written' AND dataset_id = ? AND at_ms < ? ORDER BY id DESC"
+        found = self._db.execute(f"{query} LIMIT 1", [row.dataset_id, until or 1 << 62]).fetchone()
+        return None if found is None else json.loads(found[0])
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Run a block as one durable transaction."""
@@ -281,6 +337,13 @@ class Ledger:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+        if self._object:
+            self._object.save(self._db)
+
+    def faults(self) -> str:
+        """Return what SQLite says of the file, empty where all is well."""
+        said = "; ".join(str(line) for (line,) in self._db.execute("PRAGMA integrity_check(5)"))
+        return "" if said == "ok" else said
 
 
 def now_ms() -> int:
@@ -295,16 +358,20 @@ def behind(now: int, published: int) -> str:
 
 
 @contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
+def writer_lock(folder: Path | ObjectPlace) -> Iterator[None]:
     """Hold the atlas' only writer's place; a second writer is told who holds it.
 
-    The kernel drops the lock with the process, so a crash leaves none behind.
+    The kernel drops the lock with the process, so a crash leaves none behind; on object storage a lease runs out.
 
     Raises
     ------
     StoreError
         If another process is writing.
     """
+    if isinstance(folder, ObjectPlace):
+        with writer_lease(folder), faults_told(folder.parent, "write"):
+            yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "writer.lock").open("a+") as file:
         try:

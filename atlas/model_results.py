@@ -19,6 +19,7 @@ import pyarrow as pa
 import tiledbsoma as soma
 
 from . import layout, store
+from .contexts import context_of, opened, settings_of
 from .errors import AtlasInputError, StoreError
 from .ingest import recover
 from .ledger import Ledger, ResultRow, behind, now_ms, writer_lock
@@ -70,7 +71,8 @@ class MatrixWriter:
 
     def __init__(self, uri: str, shape: tuple[int, int]) -> None:
         options = layout.result_options(shape[1])
-        soma.SparseNDArray.create(uri, type=pa.float32(), shape=shape, platform_config=options).close()
+        where = context_of(uri)
+        soma.SparseNDArray.create(uri, type=pa.float32(), shape=shape, platform_config=options, context=where).close()
         store.tick()
         self.uri, self.shape, self.cells, self._last = uri, shape, 0, -1
         self._digest = hashlib.sha256()
@@ -95,12 +97,7 @@ class MatrixWriter:
         values, columns = np.asarray(values, dtype=np.float32)[:, order], np.asarray(columns)[order]
         there = ~np.isnan(values)
         rows, places = np.nonzero(there)
-        rows, places = joinids[rows].astype(np.int64), columns[places].astype(np.int64)
-        table = pa.table({"soma_dim_0": rows, "soma_dim_1": places, "soma_data": values[there]})
-        with soma.SparseNDArray.open(self.uri, "w") as array:
-            array.write(table)
-        store.tick()
-        self._digest.update(_triples(rows, places, values[there]))
+        self.append_entries(joinids[rows].astype(np.int64), columns[places].astype(np.int64), values[there])
         self.cells, self._last = self.cells + len(joinids), int(joinids[-1]) if len(joinids) else self._last
 
     def append_sparse(self, matrix: sp.csr_matrix) -> None:
@@ -114,14 +111,24 @@ class MatrixWriter:
         if matrix.shape != self.shape or self._last >= 0:
             raise AtlasInputError("matrix", matrix.shape, f"the shape {self.shape}, and nothing before it")
         rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
-        for first in range(0, matrix.nnz, layout.NNZ_PER_FRAGMENT):
-            part = slice(first, first + layout.NNZ_PER_FRAGMENT)
-            places, values = matrix.indices[part].astype(np.int64), matrix.data[part]
-            with soma.SparseNDArray.open(self.uri, "w") as array:
-                array.write(pa.table({"soma_dim_0": rows[part], "soma_dim_1": places, "soma_data": values}))
-            store.tick()
-            self._digest.update(_triples(rows[part], places, values))
+        self.append_entries(rows, matrix.indices.astype(np.int64), matrix.data)
         self.cells, self._last = matrix.shape[0], matrix.shape[0] - 1
+
+    def append_entries(self, rows: Numbers, columns: Numbers, values: npt.NDArray) -> None:
+        """Add single entries, by row and then by column, all after those before them; cells are the caller's to count.
+
+        Parameters
+        ----------
+        rows, columns, values
+            Of each entry; float32.
+        """
+        for first in range(0, len(rows), layout.NNZ_PER_FRAGMENT):
+            part = slice(first, first + layout.NNZ_PER_FRAGMENT)
+            entries = {"soma_dim_0": rows[part], "soma_dim_1": columns[part], "soma_data": values[part]}
+            with opened(soma.SparseNDArray, self.uri, "w") as array:
+                array.write(pa.table(entries))
+            store.tick()
+            self._digest.update(_triples(rows[part], columns[part], values[part]))
 
     def sha256(self) -> str:
         """Return the digest of what was written."""
@@ -192,10 +199,15 @@ class ResultWriter:
         last = int(frame["soma_joinid"].max())
         options = layout.frame_options()
         soma.DataFrame.create(
-            uri, schema=table.schema, index_column_names=["soma_joinid"], domain=[[0, last]], platform_config=options
+            uri,
+            schema=table.schema,
+            index_column_names=["soma_joinid"],
+            domain=[[0, last]],
+            platform_config=options,
+            context=context_of(uri),
         ).close()
         store.tick()
-        with soma.DataFrame.open(uri, "w") as out:
+        with opened(soma.DataFrame, uri, "w") as out:
             out.write(table)
         store.tick()
         self._made.append(Made(key, organism, uri, (len(frame), frame_digest(frame)), about))
@@ -204,17 +216,17 @@ class ResultWriter:
         """Return where an array of this name may lie; those it replaces stay, for who reads an earlier moment."""
         parent, name = collection_of(key.kind), key.member
         self._collection(organism, parent)
-        folder = self.root / layout.DATA / organism / parent
+        folder = store.place_of(store.array_uri(self.root, organism, parent))
         names = (name if n == 1 else f"{name}~{n}" for n in range(1, 1 << 30))
         return str(next(folder / one for one in names if not (folder / one).exists()))
 
     def _collection(self, organism: str, member: str) -> None:
         """Make the collection of a kind of results where there is none."""
         uri, name = store.array_uri(self.root, organism, layout.MEASUREMENT), member.rsplit("/", 1)[1]
-        with soma.Measurement.open(uri) as found:
+        with opened(soma.Measurement, uri) as found:
             there = name in found
         if not there:
-            with soma.Measurement.open(uri, "w") as parent:
+            with opened(soma.Measurement, uri, "w") as parent:
                 parent.add_new_collection(name).close()
             store.tick()
 
@@ -222,7 +234,7 @@ class ResultWriter:
         """Take results out of their collections; who reads an earlier moment still has them."""
         for row in rows:
             parent, name = row.member.rsplit("/", 1)
-            with soma.Collection.open(store.array_uri(self.root, row.organism, parent), "d") as out:
+            with opened(soma.Collection, store.array_uri(self.root, row.organism, parent), "d") as out:
                 del out[name]
             store.tick()
 
@@ -237,14 +249,14 @@ class ResultWriter:
                 raise StoreError(uri, "verify", "it reads back differently; check the disk, and run the command again")
             parent, name = collection_of(key.kind), key.member
             collection = store.array_uri(self.root, organism, parent)
-            with soma.Collection.open(collection) as found:
+            with opened(soma.Collection, collection) as found:
                 there = name in found
             if there:
-                with soma.Collection.open(collection, "d") as out:
+                with opened(soma.Collection, collection, "d") as out:
                     del out[name]
                 store.tick()
             opener = soma.DataFrame if key.kind == "labels" else soma.SparseNDArray
-            with soma.Collection.open(collection, "w") as out, opener.open(uri) as member:
+            with opened(soma.Collection, collection, "w") as out, opened(opener, uri) as member:
                 out.set(name, member, use_relative_uri=True)
             store.tick()
             said = json.dumps(made.about, sort_keys=True)
@@ -272,7 +284,7 @@ def write_results(uri: str, keys: Sequence[tuple[ResultKey, str]], *, force: boo
     StoreError
         When somebody else is writing, the store reads back differently, or the clock is behind.
     """
-    root = store.local_root(uri)
+    root = store.place_of(uri)
     folder = root / store.LEDGER
     with writer_lock(folder), Ledger(folder / "ledger.sqlite") as ledger:
         recover(root, ledger)
@@ -311,10 +323,10 @@ def refuse_present(results: Sequence[ResultRow], keys: Sequence[tuple[ResultKey,
 def digest_of(uri: str, kind: str, at: int | None = None) -> str:
     """Return the digest of a result as it is stored, read at a moment, None for now."""
     if kind == "labels":
-        with soma.DataFrame.open(uri, context=_reading(at)) as frame:
+        with soma.DataFrame.open(uri, context=result_reading(at, uri)) as frame:
             return frame_digest(frame.read().concat().to_pandas())
     digest = hashlib.sha256()
-    with soma.SparseNDArray.open(uri, context=_reading(at)) as array:
+    with soma.SparseNDArray.open(uri, context=result_reading(at, uri)) as array:
         step = ROWS_PER_READ * (8 if kind.startswith(layout.NETWORK) else 1)  # rows of genes hold little
         for first in range(0, array.shape[0], step):
             stop = min(first + step, array.shape[0])
@@ -343,9 +355,9 @@ def faults_of(atlas: Atlas) -> Iterator[tuple[str, str]]:
     """Yield place and fault of each result of an atlas that is not what the ledger says."""
     for row in atlas.results:
         where, name = f"{layout.DATA}/{row.organism}/{row.member}", row.member.rsplit("/", 1)[1]
-        parent = store.array_uri(atlas.root, row.organism, row.member.rsplit("/", 1)[0])
+        parent = atlas.array_uri(row.organism, row.member.rsplit("/", 1)[0])
         try:
-            with soma.Collection.open(parent, tiledb_timestamp=atlas.published_ms) as collection:
+            with opened(soma.Collection, parent, at=atlas.published_ms) as collection:
                 uri = collection[name].uri
             found = digest_of(uri, row.key.partition("/")[0], atlas.published_ms)
         except (soma.SOMAError, pa.ArrowException, KeyError, OSError) as error:
@@ -355,9 +367,10 @@ def faults_of(atlas: Atlas) -> Iterator[tuple[str, str]]:
                 yield where, f"rows with sha256 {found}, the ledger says {row.sha256}"
 
 
-def _reading(at: int | None) -> soma.SOMATileDBContext:
-    """Return a context that reads at a moment with buffers of bounded size; tiledbsoma would take 1 GiB a column."""
-    return soma.SOMATileDBContext(tiledb_config={"soma.init_buffer_bytes": str(BUFFER_BYTES)}, timestamp=at)
+def result_reading(at: int | None, uri: str) -> soma.SOMATileDBContext:
+    """Return a context that reads what is at `uri` with buffers of bounded size; tiledbsoma takes 1 GiB a column."""
+    settings = {"soma.init_buffer_bytes": str(BUFFER_BYTES), **settings_of(uri)}
+    return soma.SOMATileDBContext(tiledb_config=settings, timestamp=at)
 
 
 def _triples(rows: Numbers, columns: Numbers, values: npt.NDArray) -> bytes:

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import tiledbsoma as soma
 
 from . import layout
+from .contexts import opened
 from .neighbours import NeighbourOptions, find_neighbours
 from .record_store import RecordReader
 from .store import array_uri, grow_array, tick
@@ -79,7 +80,7 @@ def write_neighbours(root: Path, row: DatasetRow, graph: sp.csr_matrix) -> None:
     uri = array_uri(root, row.organism, layout.NEIGHBOURS)
     cells = row.first_joinid + row.n_cells
     grow_array(uri, cells, cells)
-    with soma.SparseNDArray.open(uri, "w") as array:
+    with opened(soma.SparseNDArray, uri, "w") as array:
         for first in range(0, row.n_cells, ROWS_PER_FRAGMENT):
             part = graph[first : first + ROWS_PER_FRAGMENT]
             if part.nnz:
@@ -107,7 +108,7 @@ def read_neighbours(uri: str, first: int, stop: int, n_cells: int, timestamp_ms:
     shape = (stop - first, n_cells)
     if first == stop:
         return sp.csr_matrix(shape, dtype=np.float32)
-    with soma.SparseNDArray.open(uri, tiledb_timestamp=timestamp_ms) as array:
+    with opened(soma.SparseNDArray, uri, at=timestamp_ms) as array:
         found = array.read((slice(first, stop - 1),)).tables().concat()
     rows, columns = (found[f"soma_dim_{axis}"].to_numpy() for axis in (0, 1))
     graph = sp.coo_matrix((found["soma_data"].to_numpy(), (rows - first, columns)), shape=shape).tocsr()

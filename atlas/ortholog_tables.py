@@ -8,7 +8,6 @@ cannot be had leaves the tables as they were and is reported, never raised: cell
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,8 +29,9 @@ from ontology import (
 )
 
 from . import layout, schema
+from .contexts import opened
 from .schema import TEXT, Field
-from .store import experiments, tick, write_frame
+from .store import clear, experiments, info_uri, replace_frame, tick
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -146,25 +146,18 @@ def _replace_rows(root: Path, name: str, fields: tuple[Field, ...], rows: pd.Dat
     uri = _uri(root, name)
     if not _is_member(root, name):
         _add_frame(root, name, fields)
-    with soma.DataFrame.open(uri) as frame:
-        former = frame.count
-    if len(rows):
-        numbered = rows.assign(soma_joinid=np.arange(len(rows), dtype=np.int64))
-        write_frame(uri, fields, [numbered[field.name].to_numpy() for field in fields])
-    if former > len(rows):
-        with soma.DataFrame.open(uri, "d") as frame:
-            frame.delete_cells((slice(len(rows), None),))
-        tick()
+    numbered = rows.assign(soma_joinid=np.arange(len(rows), dtype=np.int64))
+    replace_frame(uri, fields, [numbered[field.name].to_numpy() for field in fields])
     # Last, and through a handle of its own: a table that was written halfway keeps its old key and is written again.
-    with soma.DataFrame.open(uri, "w") as frame:
+    with opened(soma.DataFrame, uri, "w") as frame:
         frame.metadata[KEY] = key
     tick()
 
 
 def _add_frame(root: Path, name: str, fields: tuple[Field, ...]) -> None:
     """Add an empty table to census_info; what a roll-back left of one that was never published is cleared first."""
-    shutil.rmtree(_uri(root, name), ignore_errors=True)
-    with soma.Collection.open(str(root / layout.INFO), "w") as info:
+    clear(root / layout.INFO / name)
+    with opened(soma.Collection, root / layout.INFO, "w") as info:
         info.add_new_dataframe(
             name,
             schema=schema.arrow_schema(fields),
@@ -176,7 +169,7 @@ def _add_frame(root: Path, name: str, fields: tuple[Field, ...]) -> None:
 
 
 def _is_member(root: Path, name: str) -> bool:
-    with soma.Collection.open(str(root / layout.INFO)) as info:
+    with opened(soma.Collection, root / layout.INFO) as info:
         return name in info
 
 
@@ -186,7 +179,7 @@ def _kept_key(root: Path) -> str | None:
         return None
     keys = set()
     for name in (ORTHOLOGS_FRAME, GROUPS_FRAME):
-        with soma.DataFrame.open(_uri(root, name)) as frame:
+        with opened(soma.DataFrame, _uri(root, name)) as frame:
             keys.add(frame.metadata.get(KEY))
     return keys.pop() if len(keys) == 1 else None
 
@@ -198,10 +191,10 @@ def _counts(root: Path) -> tuple[int, int]:
         if not _is_member(root, name):
             counts.append(0)
             continue
-        with soma.DataFrame.open(_uri(root, name)) as frame:
+        with opened(soma.DataFrame, _uri(root, name)) as frame:
             counts.append(frame.count)
     return counts[0], counts[1]
 
 
 def _uri(root: Path, name: str) -> str:
-    return str(root / layout.INFO / name)
+    return info_uri(root, name)

@@ -6,8 +6,10 @@ offers rows, then `prove_counts` looks at every value. Fetching is in `fetch`; s
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .cell_labels import join_labels
 from .cells import Parts, RawCells
 from .preflight import open_hdf5
 from .preflight_mtx import check_mtx, find_mtx
@@ -18,8 +20,6 @@ from .read_h5ad import read_anndata
 from .refusal import refusal
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .sources import Source
 
 __all__ = ["CountProof", "RawCells", "open_source", "prove_counts"]
@@ -33,7 +33,7 @@ def open_source(source: Source, path: Path) -> RawCells:
     Parameters
     ----------
     source
-        Its `format` (`auto` looks at the file), its `matrix` if one is named, and its name for messages.
+        Its `format` (`auto` looks at the file), its `matrix` and `labels` if such are named, and its name for messages.
     path
         File or folder that `fetch_source` returned.
 
@@ -41,6 +41,8 @@ def open_source(source: Source, path: Path) -> RawCells:
     ------
     ContractError
         If the file is hostile, damaged, of another format, or its names and matrix contradict each other.
+    AtlasInputError
+        If its table of labels cannot be read, or is of other cells.
     """
     dataset, wanted = source.id or source.uri, source.matrix
     kind = detect_format(path, dataset) if source.format == "auto" else source.format
@@ -50,13 +52,26 @@ def open_source(source: Source, path: Path) -> RawCells:
         handle = open_hdf5(path, dataset)
         try:
             parts = (read_anndata if _is_anndata(handle, source.format) else read_10x_h5)(handle, dataset, wanted)
-            return RawCells(dataset, _closing(parts, handle.close))
+            return _labelled(source, RawCells(dataset, _closing(parts, handle.close)))
         except BaseException:
             handle.close()
             raise
     if kind == "zarr":
-        return RawCells(dataset, read_anndata(check_zarr(path, dataset), dataset, wanted))
-    return RawCells(dataset, read_10x_mtx(check_mtx(path, dataset), dataset, wanted))
+        return _labelled(source, RawCells(dataset, read_anndata(check_zarr(path, dataset), dataset, wanted)))
+    return _labelled(source, RawCells(dataset, read_10x_mtx(check_mtx(path, dataset), dataset, wanted)))
+
+
+def _labelled(source: Source, cells: RawCells) -> RawCells:
+    """Join the manifest's table of labels, if it names one."""
+    if source.labels is None:
+        return cells
+    try:
+        cells.obs, findings = join_labels(cells.obs, Path(source.labels).expanduser())
+    except BaseException:
+        cells.close()
+        raise
+    cells.findings += tuple(findings)
+    return cells
 
 
 def detect_format(path: Path, dataset: str) -> str:

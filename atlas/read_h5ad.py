@@ -55,13 +55,22 @@ def read_anndata(store: Any, dataset: str, wanted: str | None) -> Parts:
                 f"it was transposed with up to {size / 2**20:.0f} MiB, on disk above 256 MiB; store CSR to save that",
             )
         )
+    uns = scalars(store)
+    if "synthetic" in uns:
+        findings.append(_synthetic(str(uns["synthetic"]), len(obs)))
     reader = open_matrix(store[names[name]], shape, dataset, name)
     others = {
         other: partial(open_matrix, store[path], (len(obs), None), dataset, other)
         for other, path in names.items()
         if other != name
     }
-    return Parts(name, reader, obs, var, scalars(store), others, tuple(findings))
+    return Parts(name, reader, obs, var, uns, others, tuple(findings))
+
+
+def _synthetic(mark: str, n_cells: int) -> Finding:
+    """Return the finding of a file that says its cells are made up; receipts and `panatlas info` go by it."""
+    remedy = "they show that things work; leave their dataset out of whatever is to say something about biology"
+    return Finding("synthetic-cells", "warning", "uns/synthetic", mark[:200], "sequenced cells", remedy, n_cells)
 
 
 def elements(store: Any) -> dict[str, str]:

@@ -14,6 +14,7 @@ import tiledbsoma as soma
 
 from . import schema
 from .cell_records import StoredRecords
+from .contexts import settings_of
 from .errors import AtlasInputError, StoreError
 
 if TYPE_CHECKING:
@@ -81,10 +82,9 @@ class RecordReader:
             If there is no such frame.
         """
         self.uri, self.n_cells = uri, n_cells
+        context = soma.SOMATileDBContext(tiledb_config=_CONFIG | settings_of(uri))
         try:
-            self._frame = soma.DataFrame.open(
-                uri, context=soma.SOMATileDBContext(tiledb_config=_CONFIG), tiledb_timestamp=timestamp_ms
-            )
+            self._frame = soma.DataFrame.open(uri, context=context, tiledb_timestamp=timestamp_ms)
         except soma.SOMAError as exc:
             raise StoreError(uri, "open records", f"{exc}; restore the atlas from a copy") from exc
 

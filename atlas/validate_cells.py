@@ -20,13 +20,13 @@ from ontology import LABELS, OntologyError, get_organism, load_gene_table, ontol
 from . import layout, schema
 from .cell_records import MOST_COUNT
 from .content import CellDigests, SortedRows, cell_blocks, text_digests
+from .contexts import opened
 from .errors import StoreError
 from .findings import Finding
 from .identity import MIN_GENES, cell_ids, count_hashes, gene_keys
 from .measure import measurable, measure_block
 from .policy import REASONS, QCPolicy
 from .record_store import wrong_records
-from .store import array_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,7 +144,7 @@ class CellCheck:
         self._degrees: dict[str, int] = {}
         self._copies = {"count_hash": SortedRows(25), "core_hash": SortedRows(25)}
         self._digests = CellDigests(ids)
-        self._receipts = {r["dataset_id"]: r for r in atlas.receipts() if r["status"] == "written"}
+        self._receipts = atlas.written()
         self._note_ontologies()
 
     def run(self, progress: Callable[[str, int, int], None]) -> None:
@@ -220,8 +220,8 @@ class CellCheck:
         rows = {d.dataset_joinid: d.dataset_id for d in self.atlas.datasets if d.organism == self.name}
         found = {name: np.packbits(np.zeros(len(self.var), bool)) for name in rows.values()}
         where = f"{self.root}/{layout.PRESENCE}"
-        uri = array_uri(self.atlas.root, self.name, layout.PRESENCE)
-        with soma.SparseNDArray.open(uri, tiledb_timestamp=self.atlas.published_ms) as array:
+        uri = self.atlas.array_uri(self.name, layout.PRESENCE)
+        with opened(soma.SparseNDArray, uri, at=self.atlas.published_ms) as array:
             for part in array.read().tables():
                 held, genes = part["soma_dim_0"].to_numpy(), part["soma_dim_1"].to_numpy()
                 for joinid in np.unique(held).tolist():
@@ -256,7 +256,7 @@ class CellCheck:
         self.faults.cells("counts-differ", where, block, wrong)
         self._nnz += np.bincount(counts.indices, minlength=len(self.var))
         policy = QCPolicy()
-        said = self._receipts.get(block.dataset.dataset_id, {}).get("releases", {}).get("policy")  # type: ignore[attr-defined]
+        said = self._receipts.get(block.dataset.dataset_id, {}).get("releases", {}).get("policy")
         least = policy.mito.min_genes if said == f"{policy.version} {policy.fingerprint()}" else None
         masks = [self.var[name].to_numpy() for name in ("is_mito", "is_ribo")]
         mito, ribo = (measurable(m, measured, n) for m, n in zip(masks, (least or 1, 1), strict=True))
@@ -325,7 +325,7 @@ class CellCheck:
 
     def _note_ontologies(self) -> None:
         """Remember whether labels were mapped with other ontologies than those installed."""
-        used = {str(r["releases"].get("ontologies")) for r in self._receipts.values()}  # type: ignore[attr-defined]
+        used = {str(r["releases"].get("ontologies")) for r in self._receipts.values()}
         self.faults.other_ontologies |= used != {ontology_release()}
 
     def _check_totals(self) -> None:
@@ -358,8 +358,8 @@ class CellCheck:
             receipt = self._receipts.get(dataset)
             if receipt is None:
                 continue
-            meant = Counter({f"flag {flag}": n for flag, n in receipt["flagged"].items()})  # type: ignore[attr-defined]
-            meant["counts"] = receipt["counts"]["kept"]  # type: ignore[index]
+            meant = Counter({f"flag {flag}": n for flag, n in receipt["flagged"].items()})
+            meant["counts"] = receipt["counts"]["kept"]
             for name in sorted(meant | books):
                 if meant[name] != books[name]:
                     said = f"{dataset}: {name} {books[name]}, receipt {meant[name]}"

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 import tiledbsoma as soma
 
 from . import layout, schema
+from .contexts import opened
 from .errors import StoreError
 from .identity import count_hashes, gene_keys
 from .neighbour_store import read_neighbours
@@ -39,7 +40,7 @@ def read_blocks(uri: str, first: int, stop: int, n_vars: int) -> Iterator[sp.csr
 
     TileDB's own row-major order sorts what global order mostly has sorted already, at 15x the CPU time.
     """
-    with soma.SparseNDArray.open(uri) as array:
+    with opened(soma.SparseNDArray, uri) as array:
         for start in range(first, stop, ROWS_PER_READ):
             end = min(start + ROWS_PER_READ, stop)
             table = array.read((slice(start, end - 1),)).tables().concat()
@@ -81,7 +82,7 @@ def verify_dataset(
     _verify_counts(root, row, obs, table, progress)
     _verify_obs(array_uri(root, row.organism, "obs"), row, obs)
     uri = array_uri(root, row.organism, layout.PRESENCE)
-    with soma.SparseNDArray.open(uri) as array:
+    with opened(soma.SparseNDArray, uri) as array:
         held = array.read((row.dataset_joinid,)).tables().concat()
     _require(uri, "presence matrix", np.array_equal(np.sort(held["soma_dim_1"]), np.flatnonzero(measured)))
 
@@ -142,7 +143,7 @@ def _verify_counts(
 
 def _verify_obs(uri: str, row: DatasetRow, obs: pd.DataFrame) -> None:
     """Compare every column of obs by value; this is what notices a lost category."""
-    with soma.DataFrame.open(uri) as frame:
+    with opened(soma.DataFrame, uri) as frame:
         table = frame.read((slice(row.first_joinid, row.first_joinid + row.n_cells - 1),)).concat()
     _require(uri, "number of rows", table.num_rows == row.n_cells)
     table = table.sort_by("soma_joinid")

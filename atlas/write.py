@@ -16,8 +16,10 @@ import tiledbsoma as soma
 
 from . import layout, schema
 from .cell_records import encode_records
+from .contexts import opened
+from .lease import hold_on
 from .record_store import to_arrow
-from .store import array_uri, experiments, grow_array, grow_frame, tick, write_frame
+from .store import array_uri, experiments, grow_array, grow_frame, info_uri, replace_frame, tick, write_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -64,15 +66,16 @@ def write_counts(root: Path, row: DatasetRow, blocks: Iterable[sp.csr_matrix], m
     grow_frame(uris[1], row.first_joinid + row.n_cells)
     grow_array(uris[2], row.dataset_joinid + 1)
     nnz = np.zeros(len(measured), np.int64)
-    with soma.SparseNDArray.open(uris[0], "w") as x, soma.DataFrame.open(uris[1], "w") as records:
+    with opened(soma.SparseNDArray, uris[0], "w") as x, opened(soma.DataFrame, uris[1], "w") as records:
         for coordinates, packed in _fragments(blocks, row.first_joinid):
             for table in coordinates:
                 nnz += np.bincount(table["soma_dim_1"].to_numpy(), minlength=len(measured))
+            hold_on(root)
             x.write(pa.concat_tables(coordinates), platform_config=GLOBAL_ORDER)
             records.write(pa.concat_tables(packed), platform_config=GLOBAL_ORDER)
     genes = np.flatnonzero(measured).astype(np.int64)
     dataset = np.full(len(genes), row.dataset_joinid, np.int64)
-    with soma.SparseNDArray.open(uris[2], "w") as array:
+    with opened(soma.SparseNDArray, uris[2], "w") as array:
         array.write(pa.table({"soma_dim_0": dataset, "soma_dim_1": genes, "soma_data": np.ones(len(genes), bool)}))
     tick()
     return GeneTotals(nnz, measured)
@@ -114,7 +117,7 @@ def write_obs(root: Path, row: DatasetRow, obs: pd.DataFrame) -> None:
     _extend_categories(uri, obs)
     grow_frame(uri, row.first_joinid + row.n_cells)
     names = list(schema.categories(schema.OBS))
-    with soma.DataFrame.open(uri, "w") as frame:
+    with opened(soma.DataFrame, uri, "w") as frame:
         vocabulary = {k: v.to_pylist() for k, v in frame.get_enumeration_values(names).items()}
         arrays = []
         for field in schema.OBS:
@@ -132,12 +135,12 @@ def write_obs(root: Path, row: DatasetRow, obs: pd.DataFrame) -> None:
 def _extend_categories(uri: str, obs: pd.DataFrame) -> None:
     """Add the categories of `obs` that the frame does not have yet, sorted, in one schema change."""
     names = list(schema.categories(schema.OBS))
-    with soma.DataFrame.open(uri) as frame:
+    with opened(soma.DataFrame, uri) as frame:
         have = {k: set(v.to_pylist()) for k, v in frame.get_enumeration_values(names).items()}
     new = {name: sorted(set(obs[name].unique()) - have[name]) for name in names}
     new = {name: pa.array(values, pa.large_string()) for name, values in new.items() if values}
     if new:
-        with soma.DataFrame.open(uri, "w") as frame:
+        with opened(soma.DataFrame, uri, "w") as frame:
             frame.extend_enumeration_values(new)
         tick()
 
@@ -145,7 +148,7 @@ def _extend_categories(uri: str, obs: pd.DataFrame) -> None:
 def add_gene_totals(root: Path, row: DatasetRow, totals: GeneTotals) -> None:
     """Add one dataset's totals to var's `nnz` and `n_measured_obs`."""
     uri = array_uri(root, row.organism, layout.VAR)
-    with soma.DataFrame.open(uri) as frame:
+    with opened(soma.DataFrame, uri) as frame:
         var = frame.read().concat().to_pandas()
     var["nnz"] += totals.nnz
     var["n_measured_obs"] += totals.measured.astype(np.int64) * row.n_cells
@@ -170,14 +173,14 @@ def write_dataset(root: Path, row: DatasetRow, source: Source, organism_label: s
         "licence": source.licence or "",
         "input_sha256": row.input_sha256,
     }
-    uri = str(root / layout.INFO / "datasets")
+    uri = info_uri(root, "datasets")
     write_frame(uri, schema.DATASETS, [[values[f.name]] for f in schema.DATASETS])
 
 
 def write_provenance(root: Path, row: DatasetRow, provenance: pd.DataFrame) -> None:
     """Append a dataset's rows to census_info/label_provenance: what each label was given to, and how it matched."""
-    uri = str(root / layout.INFO / "label_provenance")
-    with soma.DataFrame.open(uri) as frame:
+    uri = info_uri(root, "label_provenance")
+    with opened(soma.DataFrame, uri) as frame:
         first = frame.count
     rows = provenance.assign(soma_joinid=np.arange(first, first + len(provenance)), dataset_id=row.dataset_id)
     write_frame(uri, schema.LABEL_PROVENANCE, [rows[f.name].to_numpy() for f in schema.LABEL_PROVENANCE])
@@ -212,14 +215,13 @@ def write_summaries(root: Path, datasets: list[DatasetRow], built_on: str) -> No
         "total_cell_count": str(sum(d.n_cells for d in datasets)),
         "unique_cell_count": str(unique),
     }
-    info = root / layout.INFO
-    write_frame(str(info / "summary"), schema.SUMMARY, [range(len(facts)), list(facts), list(facts.values())])
+    write_frame(info_uri(root, "summary"), schema.SUMMARY, [range(len(facts)), list(facts), list(facts.values())])
     columns = [list(c) for c in zip(*organisms, strict=True)]
-    write_frame(str(info / "organisms"), schema.ORGANISMS, [range(len(organisms)), *columns])
+    replace_frame(info_uri(root, "organisms"), schema.ORGANISMS, [range(len(organisms)), *columns])
     table = pd.concat(counts, ignore_index=True)
     table["soma_joinid"] = np.arange(len(table))
     fields = schema.SUMMARY_CELL_COUNTS
-    write_frame(str(info / "summary_cell_counts"), fields, [table[f.name].to_numpy() for f in fields])
+    replace_frame(info_uri(root, "summary_cell_counts"), fields, [table[f.name].to_numpy() for f in fields])
 
 
 def _count_cells(uri: str, n: int) -> tuple[pd.DataFrame, int, str, str]:
@@ -229,7 +231,7 @@ def _count_cells(uri: str, n: int) -> tuple[pd.DataFrame, int, str, str]:
     columns = [*schema.CELL_COUNT_CATEGORIES, *ids, "is_primary_data", "organism", "organism_ontology_term_id"]
     if n == 0:
         return pd.DataFrame(), 0, "", ""
-    with soma.DataFrame.open(uri) as frame:
+    with opened(soma.DataFrame, uri) as frame:
         obs = frame.read((slice(0, n - 1),), column_names=columns).concat().to_pandas()
     primary = obs["is_primary_data"].to_numpy()
     total = {"category": "all", "label": "na", "ontology_term_id": "na"}

@@ -26,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 REGISTRY = {
     "coverage": "coverage.py",  # what is there for each organism, from which release
     "ingest": "ingest.py",  # cells/s and peak memory beside tiledbsoma.io.from_h5ad
+    "near_copies": "near_copies.py",  # planted copies found, different real cells taken for copies
     "ontologies": "ontologies.py",  # load times and memory of the pinned ones; obonet, pronto and repair on real files
     "orthologs": "orthologs.py",  # what projection carries between human and mouse, and how far sources agree
     "proteins": "proteins.py",  # proteins/s on a CPU, a resumed run, orthologs as nearest neighbours

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas import Finding, find_leftovers, open_atlas, repair_atlas, store
+from atlas import Finding, find_leftovers, open_atlas, repair_atlas, side_folder
 from atlas import validate as validate_atlas
 from ontology import cache_dir, home
 
@@ -107,7 +107,7 @@ def check_release(folder: Path) -> list[Finding]:
 
 def _examine(uri: str) -> list[Finding]:
     """Return leftovers in an atlas, damaged releases, and folders that were never finished."""
-    releases = store.local_root(uri) / "releases"
+    releases = side_folder(uri) / "releases"
     names = sorted(p for p in releases.glob("[!.]*") if p.is_dir()) if releases.is_dir() else []
     return [
         *find_leftovers(uri),
@@ -118,8 +118,8 @@ def _examine(uri: str) -> list[Finding]:
 
 def _workshops(uri: str) -> list[Path]:
     """Return the folders in which this machine makes things under a passing name."""
-    root = store.local_root(uri)
-    own = [root / name for name in ("releases", "tables", "reports")]
+    root = side_folder(uri)
+    own = [root, *(root / name for name in ("releases", "tables", "reports"))]
     own += [home() / name for name in ("models", "packs", "studies", "references", "tasks")]
     caches = [cache_dir(), cache_dir() / "indexes", cache_dir() / "ontologies", *cache_dir().glob("indexes/*/")]
     return [p for p in dict.fromkeys([*own, *caches]) if p.is_dir()]

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CycloptsError
 
 from . import cli_annotation, cli_care, cli_finetune, cli_generate, cli_models, cli_networks, cli_references, cli_tasks
+from .cli_copies import duplicates
 from .cli_ingest import ingest
+from .cli_plan import plan, sources
 from .cli_references import Repeatable, Switch  # noqa: TC001 - cyclopts reads the annotations
 from .cli_releases import release
 from .cli_study import study
@@ -167,6 +169,8 @@ def report(organism: str, /, *, atlas: str | None = None, json: Switch = False) 
 
 for _command in (
     ingest,
+    plan,
+    sources,
     release,
     cli_references.organisms,
     cli_references.add_organism,
@@ -193,6 +197,9 @@ for _command in (
     *cli_networks.COMMANDS,
     cli_care.validate,
     cli_care.doctor,
+    duplicates,
+    cli_care.retract,
+    cli_care.consolidate,
     cli_care.diff,
     study,
 ):

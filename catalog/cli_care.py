@@ -1,6 +1,7 @@
-"""The commands that look after an atlas: `panatlas validate`, `doctor` and `diff`. Words in, values out.
+"""The commands that look after an atlas: `panatlas validate`, `doctor`, `retract`, `consolidate`, `diff`.
 
-Declared here and hung under `panatlas` by cli.py; their bodies are in care_commands.py, loaded when one runs.
+Declared here and hung under `panatlas` by cli.py; their bodies are in care_commands.py and, of those that write cells
+again, in upkeep_commands.py, loaded when one runs.
 """
 
 from __future__ import annotations
@@ -56,6 +57,50 @@ def doctor(*, atlas: str | None = None, repair: Switch = False, json: Switch = F
         Print findings, and what was done, as JSON on stdout.
     """
     return _commands().doctor(atlas, repair=repair, json=json)
+
+
+def retract(
+    dataset: str, /, *, reason: str, atlas: str | None = None, dry_run: Switch = False, json: Switch = False
+) -> int:
+    """Publish a state of the atlas that is without a dataset; releases and earlier moments keep it.
+
+    The organism's other cells are written once more, since joinids are dense, and take their space a second time.
+    Results of models follow their cells. Ingesting the dataset again as it was is refused from then on.
+
+    Parameters
+    ----------
+    dataset
+        Its id, as `panatlas info` lists it.
+    reason
+        Why, in a few words; kept in the ledger.
+    atlas
+        Folder of the atlas; PANATLAS_HOME/atlas unless named.
+    dry_run
+        Say what would be taken out and written again; change nothing.
+    json
+        Print the result as JSON on stdout.
+    """
+    commands = import_module(".upkeep_commands", __package__)
+    return commands.retract(dataset, reason, atlas, dry_run=dry_run, json=json)
+
+
+def consolidate(*, atlas: str | None = None, dry_run: Switch = False, json: Switch = False) -> int:
+    """Make an atlas of many datasets open as quickly as one of few; what it holds, at every moment, stays as it is.
+
+    Tables that each ingest rewrites are written anew, and published as a moment of their own; of the large arrays only
+    the metadata of fragments are joined. Nothing is removed that a release reads.
+
+    Parameters
+    ----------
+    atlas
+        Folder of the atlas; PANATLAS_HOME/atlas unless named.
+    dry_run
+        Say what would be written; change nothing.
+    json
+        Print the result as JSON on stdout.
+    """
+    commands = import_module(".upkeep_commands", __package__)
+    return commands.consolidate(atlas, dry_run=dry_run, json=json)
 
 
 def diff(a: str, b: str, /, *, atlas: str | None = None, json: Switch = False) -> int:

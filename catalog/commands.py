@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atlas import IngestOptions, parse_where
+from atlas import IngestOptions, Workers, parse_where
 
 from . import console as show
 from .errors import DONE, REJECTED
@@ -33,12 +33,15 @@ def ingest(
     manifest: Path | None,
     atlas: str | None,
     switches: Mapping[str, bool],
+    chosen: tuple[int, str | None, Path | None],
     *,
     json: bool,
 ) -> int:
     """Ingest, showing each receipt as it comes; with `json` the receipts go to stdout in one document."""
     people = show.people()
     sources = resolve_sources(organism, uris, manifest)
+    count, scheduler, scratch = chosen
+    workers = Workers(count, scheduler or "", scratch) if any(chosen) else None
     with show.StageBars(people) as bars:
 
         def on_receipt(receipt: Receipt) -> None:
@@ -46,7 +49,7 @@ def ingest(
             show.show_receipt(people, receipt)
 
         options = IngestOptions(**switches, progress=bars)
-        run = ingest_organism(organism, sources, atlas, options, on_receipt=on_receipt)
+        run = ingest_organism(organism, sources, atlas, options, workers=workers, on_receipt=on_receipt)
     show.show_run(people, run, atlas or default_atlas())
     if json:
         show.print_json(run.to_dict())

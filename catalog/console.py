@@ -41,7 +41,7 @@ _COLOURS = {"written": "green", "unchanged": "cyan", "planned": "yellow", "rejec
 
 def people() -> Console:
     """Return the console for people: stderr, so that stdout carries results only."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)  # "synthetic:sheep: ..." is no picture
 
 
 def plain(value: object) -> str:
@@ -276,9 +276,9 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], title
         table.add_column(plain(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(plain(f"{row[name]:,}" if name in _COUNTS else row[name]) for name in names))
-    wide = Console(highlight=False)
+    wide = Console(highlight=False, emoji=False)
     if not wide.is_terminal:
-        wide = Console(highlight=False, width=sum(_width(rows, n) + 3 for n in names) + 1)  # a pipe has no edge
+        wide = Console(highlight=False, emoji=False, width=sum(_width(rows, n) + 3 for n in names) + 1)  # a pipe has no edge
     wide.print(table)
 
 
@@ -307,6 +307,8 @@ def show_info(console: Console, facts: Mapping[str, Any]) -> None:
     """Print an atlas' facts that fit no table."""
     console.print(f"atlas {plain(facts['uri'])}, published {facts['published']} (TileDB {facts['published_ms']})")
     console.print(f"{facts['cells']:,} cells, {facts['passing']:,} pass QC")
+    if facts["synthetic_cells"]:
+        console.print(f"[yellow]{facts['synthetic_cells']:,} cells are synthetic[/]: made up, none was sequenced")
     console.print(", ".join(f"{plain(k)} {plain(v)}" for k, v in facts["versions"].items()))
 
 

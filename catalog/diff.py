@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from atlas import StoreError, open_atlas, schema
+from atlas import StoreError, open_atlas, schema, side_folder
 
 from .errors import CatalogInputError
 from .manifests import MANIFEST, read_manifest
@@ -84,7 +84,7 @@ def diff_releases(a: str, b: str, atlas: Path | str) -> ReleaseDiff:
     StoreError
         If an atlas or a file of a release cannot be read.
     """
-    sides = [_Side.of(name, Path(atlas)) for name in (a, b)]
+    sides = [_Side.of(name, str(atlas)) for name in (a, b)]
     with _connect(*sides) as connection:
         cells = _cells(connection)
         return ReleaseDiff(
@@ -110,15 +110,15 @@ class _Side:
     """Where it is."""
 
     @classmethod
-    def of(cls, name: str, atlas: Path) -> _Side:
+    def of(cls, name: str, atlas: str) -> _Side:
         """Return the release of a name, or of a folder."""
         folder = Path(name).expanduser()
         if len(folder.parts) > 1 or folder.is_absolute():
             if folder.resolve().parent.name != "releases" or not (folder / MANIFEST).is_file():
                 raise CatalogInputError("release", name, "a name, or the folder of a release: ATLAS/releases/NAME")
-            atlas, name = folder.resolve().parent.parent, folder.resolve().name
-        manifest = read_manifest(atlas, name)
-        opened = open_atlas(str(atlas), at=manifest["tiledb_timestamp_ms"])
+            atlas, name = str(folder.resolve().parent.parent), folder.resolve().name
+        manifest = read_manifest(side_folder(atlas), name)
+        opened = open_atlas(atlas, at=manifest["tiledb_timestamp_ms"])
         return cls(opened, manifest, opened.root / "releases" / name)
 
     def facts(self) -> dict[str, Any]:

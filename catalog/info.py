@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from atlas import open_atlas
 
@@ -38,6 +38,7 @@ def describe_atlas(atlas: Atlas | str) -> dict[str, Any]:
             "count(*) FILTER (qc_pass) AS passing, any_value(licence) AS licence, min(d.soma_joinid) AS added "
             "FROM obs o JOIN datasets d USING (dataset_id) GROUP BY ALL ORDER BY added",
         ).to_pylist()
+    made_up = _synthetic(opened)
     moment = dt.datetime.fromtimestamp(opened.published_ms / 1000, dt.UTC)
     return {
         "uri": opened.uri,
@@ -45,11 +46,25 @@ def describe_atlas(atlas: Atlas | str) -> dict[str, Any]:
         "published": moment.isoformat(timespec="milliseconds"),
         "cells": sum(row["cells"] for row in organisms),
         "passing": sum(row["passing"] for row in organisms),
+        "synthetic_cells": sum(row["cells"] for row in datasets if row["dataset_id"] in made_up),
         "organisms": organisms,
         "results": [
             {"organism": row.organism, "key": row.key, "cells": row.cells, "member": row.member}
             for row in opened.results
         ],
-        "datasets": [{k: v for k, v in row.items() if k != "added"} for row in datasets],
+        "datasets": [
+            {k: v for k, v in row.items() if k != "added"} | {"synthetic": row["dataset_id"] in made_up}
+            for row in datasets
+        ],
         "versions": {str(k): str(v) for k, v in summary.items() if str(k).endswith("_version")},
     }
+
+
+def _synthetic(atlas: Atlas) -> set[str]:
+    """Return the datasets whose receipts say that their cells are made up; of several receipts the last one holds."""
+    told: dict[str, bool] = {}
+    for receipt in atlas.receipts():
+        if receipt["status"] == "written":
+            findings = cast("list[dict[str, Any]]", receipt["findings"])
+            told[str(receipt["dataset_id"])] = any(finding["code"] == "synthetic-cells" for finding in findings)
+    return {dataset for dataset, made_up in told.items() if made_up}

@@ -62,6 +62,20 @@ def newest_release(root: Path, until_ms: int | None = None) -> str | None:
     return max(ages)[-1] if ages else None
 
 
+def releases_with(root: Path, dataset_id: str) -> list[str]:
+    """Return the names of an atlas' releases that have a dataset, sorted.
+
+    Parameters
+    ----------
+    root
+        Folder of the atlas.
+    dataset_id
+        The dataset.
+    """
+    found = _manifests(root)
+    return [name for name in found if any(d.get("dataset_id") == dataset_id for d in found[name].get("datasets", ()))]
+
+
 def _manifests(root: Path) -> dict[str, dict[str, Any]]:
     """Return the manifests that can be read, by name; folders in the making begin with a dot."""
     found = {}

@@ -85,14 +85,15 @@ def find_cells(release: str | None, pack: str | None, atlas: str | None, default
         place = pack if pack.startswith("s3://") else str(Path(pack).expanduser().absolute())
         cells = open_cells(place)
         return CellPlace(cells, (place, None), _tame(cells.about.get("release") or Path(place).name), usual=False)
-    root = open_atlas(atlas or default).root.absolute()
+    opened = open_atlas(atlas or default)
+    root = opened.root
     name = release or newest_release(root)
     if name is None:
-        allowed = f"a release; {root} has none, `panatlas release NAME` makes one"
+        allowed = f"a release; {opened.uri} has none, `panatlas release NAME` makes one"
         raise CatalogInputError("release", None, allowed)
     read_manifest(root, name)
     usual = root == Path(default).absolute()
-    return CellPlace(open_cells(root, name), (str(root), name), _tame(name), usual)
+    return CellPlace(open_cells(opened.uri, name), (opened.uri, name), _tame(name), usual)
 
 
 def cells_of_run(folder: Path, atlas: str | None, pack: str | None) -> Cells | None:

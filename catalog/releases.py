@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tiledbsoma as soma
 
-from atlas import layout, open_atlas, schema
+from atlas import layout, open_atlas, schema, upload_release
 
 from .errors import CatalogInputError, ReleaseExistsError
 from .leakage import SPLIT_BITS, describe_leakage, find_faults, find_leaks
@@ -143,6 +143,8 @@ def make_release(
         status: Status = "rejected"
         if not any(finding.severity == "error" for finding in findings):
             status = _place(part, home / name, manifest, dry_run=dry_run)
+            if status == "written":
+                upload_release(opened.uri, home / name)
         return Release(name, home / name, status, manifest, findings)
 
 
@@ -324,8 +326,8 @@ def _gene_releases(atlas: Atlas) -> dict[str, dict[str, str]]:
     """Return, per organism, the release and digest of the gene table its counts are over."""
     found = {}
     for organism in atlas.organisms:
-        uri = str(atlas.root / layout.DATA / organism)
-        with soma.Experiment.open(uri, tiledb_timestamp=atlas.published_ms) as experiment:
+        uri = str(atlas.place / layout.DATA / organism)
+        with soma.Experiment.open(uri, context=atlas.context()) as experiment:
             found[organism] = {
                 "release": str(experiment.metadata["gene_release"]),
                 "sha256": str(experiment.metadata["gene_sha256"]),

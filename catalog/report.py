@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tiledbsoma as soma
 
-from atlas import Finding, QCPolicy, Receipt, Tally, layout, qc
+from atlas import Finding, QCPolicy, Receipt, Tally, qc
 from ontology import get_organism
 
 from .pages import render_page, write_page
@@ -67,8 +67,8 @@ def write_report(atlas: Atlas, organism: str, folder: Path) -> Path:
     receipts = _current(atlas, name)
     spans = {d.dataset_id: (d.first_joinid, d.n_cells) for d in atlas.datasets if d.organism == experiment}
     drawn = [r for r in receipts if r.status == "written" and r.dataset_id in spans]
-    uri = str(atlas.root / layout.DATA / experiment / "obs")
-    with soma.DataFrame.open(uri, tiledb_timestamp=atlas.published_ms) as obs:
+    uri = atlas.array_uri(experiment, "obs")
+    with soma.DataFrame.open(uri, context=atlas.context()) as obs:
         # One dataset at a time: memory is that of the largest, not of the atlas.
         cells = ((r, _read(obs, *spans[str(r.dataset_id)])) for r in drawn[-_MAX_SECTIONS:])
         text = render_report(f"{get_organism(organism).label} atlas", receipts, cells)
@@ -136,6 +136,8 @@ def _current(atlas: Atlas, organism: str) -> tuple[Receipt, ...]:
             rejected[receipt.source_id] = receipt
         elif receipt.status == "written":
             written[receipt.dataset_id] = receipt
+        elif receipt.status == "retracted":
+            written.pop(receipt.dataset_id, None)
     return (*written.values(), *rejected.values())
 
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tiledbsoma as soma
 
-from atlas import StoreError, layout, schema
+from atlas import StoreError, schema
 from ontology import cache_dir
 
 if TYPE_CHECKING:
@@ -124,12 +124,9 @@ def _obs_batches(atlas: Atlas) -> Iterator[pa.Table]:
     """Yield every organism's published obs in joinid order, categories as plain text, NaN as NULL."""
     names = [f.name for f in schema.OBS]
     plain = _plain(schema.arrow_schema(schema.OBS))
-    context = soma.SOMATileDBContext(
-        tiledb_config={"soma.init_buffer_bytes": _BUFFER_BYTES}, timestamp=atlas.published_ms
-    )
+    context = atlas.context(_BUFFER_BYTES)
     for organism in atlas.organisms:
-        uri = atlas.root / layout.DATA / organism / "obs"
-        with soma.DataFrame.open(str(uri), context=context) as frame:
+        with soma.DataFrame.open(atlas.array_uri(organism, "obs"), context=context) as frame:
             rows = (slice(0, atlas.n_cells(organism) - 1),)
             for batch in frame.read(rows, column_names=names, result_order="row-major"):
                 yield _null_where_not_measured(batch.select(names).cast(plain))

@@ -7,8 +7,9 @@ the ledger; here receipts only gather, with the exit code each of them means, an
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from atlas import (
@@ -18,9 +19,12 @@ from atlas import (
     Finding,
     IngestOptions,
     Receipt,
+    WorkerError,
     ingest,
+    ingest_with,
     load_manifest,
     open_atlas,
+    side_folder,
     source_from_uri,
     starter_sources,
 )
@@ -30,8 +34,9 @@ from .errors import BUG, DONE, REJECTED, STORE, UPSTREAM, USAGE, CatalogInputErr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from atlas import Source
+    from atlas import Source, Workers
 
 _LOG = logging.getLogger(__name__)
 _WORST_FIRST = (BUG, STORE, REJECTED, USAGE, UPSTREAM)
@@ -120,9 +125,10 @@ def ingest_organism(
     atlas: str | None = None,
     options: IngestOptions | None = None,
     *,
+    workers: Workers | None = None,
     on_receipt: Callable[[Receipt], None] | None = None,
 ) -> IngestRun:
-    """Ingest sources one after the other; one that cannot be stored never stops the rest.
+    """Ingest sources in their order; one that cannot be stored never stops the rest.
 
     Parameters
     ----------
@@ -134,6 +140,8 @@ def ingest_organism(
         Folder of the atlas; None for the default one.
     options
         Policy and switches.
+    workers
+        Other processes that look at sources ahead of their turn; None to do all in this one.
     on_receipt
         Called with each receipt as soon as there is one.
 
@@ -146,28 +154,32 @@ def ingest_organism(
     ------
     AtlasInputError
         If no source is named and the organism has no starter source.
+    StoreError, WorkerError
+        With workers: if the atlas cannot be written, or no worker can be had, before anything is looked at.
     """
     uri = atlas or default_atlas()
     options = options or IngestOptions()
     sources = tuple(sources) or resolve_sources(organism)
     receipts: list[Receipt] = []
     codes: list[int] = []
-    for source in sources:
-        receipt, code = _ingest_one(source, uri, options)
-        receipts.append(receipt)
-        codes.append(code)
-        if on_receipt is not None:
-            on_receipt(receipt)
-        if code == STORE:
-            break
+    alone = nullcontext(partial(ingest, uri=uri, options=options))
+    with ingest_with(workers, sources, uri, options) if workers else alone as ingest_one:
+        for source in sources:
+            receipt, code = _attempt(source, ingest_one)
+            receipts.append(receipt)
+            codes.append(code)
+            if on_receipt is not None:
+                on_receipt(receipt)
+            if code == STORE:
+                break
     run = IngestRun(tuple(receipts), tuple(codes), tuple(s.id or s.uri for s in sources[len(receipts) :]))
     return run if options.dry_run else replace(run, report=_report_run(uri, organism, run))
 
 
-def _ingest_one(source: Source, uri: str, options: IngestOptions) -> tuple[Receipt, int]:
+def _attempt(source: Source, ingest_one: Callable[[Source], Receipt]) -> tuple[Receipt, int]:
     """Return one source's receipt and the exit code it stands for."""
     try:
-        receipt = ingest(source, uri, options)
+        receipt = ingest_one(source)
     except Exception as exc:  # noqa: BLE001 - the other sources still have to be tried; the fault is kept and told
         code = exit_code(exc)
         if code == BUG:
@@ -190,6 +202,8 @@ def _failed(source: Source, error: Exception, code: int) -> Receipt:
     }
     unexpected = ("internal-error", "no unexpected fault", "report it with the traceback; the atlas is as it was")
     name, expected, remedy = kinds.get(code, unexpected)
+    if isinstance(error, WorkerError):
+        name, expected, remedy = "worker-lost", "workers that finish", "mend what the message names and run again"
     finding = Finding(name, "error", source.uri, f"{type(error).__name__}: {error}"[:500], expected, remedy)
     findings = error.findings if isinstance(error, ContractError) else (finding,)
     organism = get_organism(source.organism).name
@@ -217,7 +231,7 @@ def _report_run(uri: str, organism: str, run: IngestRun) -> Path | None:
     """Write the report after a run; an ingest that is published stays done whatever becomes of its report."""
     if STORE in run.codes:
         return None  # the store's own error says what to mend; a report could only fail again
-    path = Path(uri.removeprefix("file://")).expanduser() / "reports" / f"{get_organism(organism).name}.html"
+    path = side_folder(uri) / "reports" / f"{get_organism(organism).name}.html"
     if path.is_file() and all(receipt.status == "unchanged" for receipt in run.receipts):
         return path  # nothing new to say, and a re-run should be quick
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from atlas import open_atlas
+from atlas import open_atlas, side_folder
 from ontology import LABELS, get_organism
 
 from .cells import SPLITS
@@ -29,6 +28,7 @@ from .verified import digest_of, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from atlas import Atlas
 
@@ -105,7 +105,7 @@ def choose(atlas: str, release: str, options: PackOptions) -> Choice:
     AtlasInputError
         When the atlas has no such organism.
     """
-    folder = Path(atlas.removeprefix("file://")).expanduser() / "releases" / release
+    folder = side_folder(atlas) / "releases" / release
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -157,9 +157,7 @@ def read_obs(choice: Choice, organism: str, columns: list[str]) -> Iterator[pa.T
     import tiledbsoma as soma  # noqa: PLC0415 - two seconds, which readers of packs are spared
 
     atlas = choice.atlas
-    config = {"soma.init_buffer_bytes": BUFFER_BYTES}
-    context = soma.SOMATileDBContext(tiledb_config=config, timestamp=atlas.published_ms)
-    with soma.DataFrame.open(atlas.array_uri(organism, "obs"), context=context) as frame:
+    with soma.DataFrame.open(atlas.array_uri(organism, "obs"), context=atlas.context(BUFFER_BYTES)) as frame:
         rows = (slice(0, atlas.n_cells(organism) - 1),)
         for table in frame.read(rows, column_names=columns, result_order="row-major"):
             yield table.unify_dictionaries()

@@ -6,7 +6,6 @@ import multiprocessing as mp
 import os
 import shutil
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,7 +100,7 @@ def test_order_and_repeats_are_kept_across_datasets_and_queries(atlas: Atlas, mo
 
 def test_a_dataset_in_many_fragments_is_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "NNZ_PER_FRAGMENT", 1000)
-    monkeypatch.setattr(sys.modules["atlas.ingest"], "ROWS_PER_BLOCK", 7)
+    monkeypatch.setattr("atlas.look.ROWS_PER_BLOCK", 7)
     source = write_source(tmp_path / "a.h5ad", make_adata(90, 200), id="a")
     assert ingest(source, str(tmp_path / "atlas"), FAST).status == "written"
     atlas = open_atlas(str(tmp_path / "atlas"))

@@ -30,6 +30,7 @@ GRAMMAR = [
     ("pypi:came==0.1.13#a/b.zip/c.h5ad", ("pypi", "came==0.1.13", "a/b.zip/c.h5ad", ())),
     ("census:human", ("census", "human", "", ())),
     ("census:mouse?filter=a+%3D%3D+'b'", ("census", "mouse", "", (("filter", "a == 'b'"),))),
+    ("synthetic:sheep?cells=24&seed=3", ("synthetic", "sheep", "", (("cells", "24"), ("seed", "3")))),
 ]  # fmt: skip
 
 
@@ -57,6 +58,9 @@ REFUSED = {
     "census option": ("census:human?maxcells=10", "did you mean max_cells"),
     "census cells": ("census:human?max_cells=-1", "a positive integer"),
     "census no cells": ("census:human?max_cells=0", "a positive integer"),
+    "synthetic cells": ("synthetic:sheep?cells=100001", "from 1 to 100000"),
+    "synthetic seed": ("synthetic:sheep?seed=-1", "from 0 to"),
+    "synthetic option": ("synthetic:sheep?cell=1", "did you mean cells"),
 }
 
 
@@ -76,7 +80,7 @@ def test_census_of_an_unknown_organism():
 @given(st.text(string.printable + "ü\0\u202e", max_size=60))
 def test_any_text_is_a_location_or_a_clear_error(text):
     with contextlib.suppress(AtlasInputError, OntologyError):
-        assert parse_uri(text).scheme in ("file", "https", "http", "s3", "pypi", "census")
+        assert parse_uri(text).scheme in ("file", "https", "http", "s3", "pypi", "census", "synthetic")
 
 
 def test_source_from_uri_declares_nothing():

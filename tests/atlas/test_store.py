@@ -111,7 +111,7 @@ def test_unordered_writes_are_refused_not_corrupted(tmp_path: Path) -> None:
         assert array.nnz == 0
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/atlas", "https://host/atlas"])
-def test_remote_atlases_are_refused_by_name(uri: str) -> None:
-    with pytest.raises(StoreError, match="only local atlases"):
-        store.local_root(uri)
+@pytest.mark.parametrize("uri", ["gs://bucket/atlas", "https://host/atlas"])
+def test_other_addresses_than_paths_and_s3_are_refused_by_name(uri: str) -> None:
+    with pytest.raises(StoreError, match=r"a path or an s3:// address"):
+        store.place_of(uri)

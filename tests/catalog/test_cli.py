@@ -86,6 +86,8 @@ def test_search_takes_conditions_and_words_in_any_order(panatlas, small):
         (["ingest", "martian"], 2, "no organism"),
         (["ingest", "rhesus"], 2, "--source"),
         (["ingest", "human", "--manifest", "/no/such.toml"], 2, "manifest"),
+        (["ingest", "human", "--workers", "-1"], 2, "positive"),
+        (["ingest", "human", "--scratch", "here"], 2, "either a number of processes"),
         (["info", "--atlas", "/no/such/atlas"], 4, "panatlas ingest human"),
         (["sql", "SELECT 1", "--atlas", "/no/such/atlas"], 4, "panatlas ingest human"),
     ],

@@ -172,7 +172,7 @@ HOSTILE = [
 def test_arguments_reach_the_command_untouched(counter: Path) -> None:
     assert just(counter, "ingest", "human", *HOSTILE) == "\n".join(["ingest", "human", *HOSTILE, ""])
     assert just(counter, "sql", "select '$HOME'") == "sql\nselect '$HOME'\n"
-    assert just(counter, "plan", "human") == "ingest\nhuman\n--dry-run\n"
+    assert just(counter, "plan", "human") == "plan\nhuman\n"
     assert not (counter / "pwned").exists()
 
 
