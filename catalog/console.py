@@ -278,7 +278,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], title
         table.add_row(*(plain(f"{row[name]:,}" if name in _COUNTS else row[name]) for name in names))
     wide = Console(highlight=False, emoji=False)
     if not wide.is_terminal:
-        wide = Console(highlight=False, emoji=False, width=sum(_width(rows, n) + 3 for n in names) + 1)  # a pipe has no edge
+        edge = sum(_width(rows, name) + 3 for name in names) + 1  # a pipe has none
+        wide = Console(highlight=False, emoji=False, width=edge)
     wide.print(table)
 
 
