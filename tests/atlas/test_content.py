@@ -45,7 +45,7 @@ def atlas(sources, tmp_path_factory):
 def test_another_order_other_files_and_other_blocks_hold_the_same(
     atlas, sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("atlas.prepare", "atlas.ingest"):
+    for module in ("atlas.prepare", "atlas.look"):
         monkeypatch.setattr(sys.modules[module], "ROWS_PER_BLOCK", 7)
     moved = [replace(source, uri=str(tmp_path / f"other {source.id}.h5ad")) for source in sources]
     for source, n in zip(moved, (40, 70), strict=True):
