@@ -11,7 +11,7 @@ from .consolidate import Consolidation, consolidate
 from .content import content_hash
 from .corpora import Corpus, CorpusSources, corpus_sources, list_corpora, load_corpus, write_manifest
 from .doctor import find_leftovers, repair_atlas
-from .errors import AtlasError, AtlasInputError, ContractError, SourceError, StoreError, WorkerError
+from .errors import AtlasError, AtlasInputError, ClusterError, ContractError, SourceError, StoreError
 from .filters import Where, between, contains, descendants, is_not, parse_where, passing, where
 from .findings import Finding, Receipt, Tally
 from .handle import Atlas, CellQuery, open_atlas
@@ -36,6 +36,7 @@ __all__ = [
     "AtlasError",
     "AtlasInputError",
     "CellQuery",
+    "ClusterError",
     "Consolidation",
     "ContractError",
     "Corpus",
@@ -62,7 +63,6 @@ __all__ = [
     "Tally",
     "Validation",
     "Where",
-    "WorkerError",
     "Workers",
     "between",
     "consolidate",

@@ -68,14 +68,14 @@ class SourceError(AtlasError, OSError):
         self.uri, self.expected, self.got = uri, expected, got
 
 
-class WorkerError(AtlasError, RuntimeError):
+class ClusterError(AtlasError, RuntimeError):
     """Workers that cannot be reached, were lost, or would work otherwise than this process; try again (exit 5).
 
     Examples
     --------
-    >>> raise WorkerError("tcp://node1:8786", "nobody answers; start the scheduler")
+    >>> raise ClusterError("tcp://node1:8786", "nobody answers; start the scheduler")
     Traceback (most recent call last):
-    atlas.errors.WorkerError: cannot work with tcp://node1:8786: nobody answers; start the scheduler
+    atlas.errors.ClusterError: cannot work with tcp://node1:8786: nobody answers; start the scheduler
     """
 
     def __init__(self, what: str, detail: str) -> None:

@@ -26,7 +26,7 @@ from ontology import OntologyError, get_organism, load_gene_table
 
 from . import schema
 from .cell_records import encode_records
-from .errors import AtlasError, ContractError, StoreError, WorkerError
+from .errors import AtlasError, ClusterError, ContractError, StoreError
 from .ingest import mark_copies, with_neighbours
 from .look import SourceLook, dataset_id_of, declaration_of, releases_of
 from .neighbours import NeighbourOptions, find_neighbours
@@ -193,10 +193,10 @@ def _check_setting(source: Source, asked: Asked) -> None:
     other = [f"{name} {own.get(name)}, not {said}" for name, said in asked.versions.items() if own.get(name) != said]
     if other:
         remedy = "install the same version there, and share PANATLAS_HOME or its references and overrides"
-        raise WorkerError(f"a worker on {here}", f"it has {'; '.join(other)}; {remedy}")
+        raise ClusterError(f"a worker on {here}", f"it has {'; '.join(other)}; {remedy}")
     if not asked.scratch.is_dir():
         remedy = "pass --scratch with a folder that all workers and this machine share"
-        raise WorkerError(f"a worker on {here}", f"it does not see {asked.scratch}; {remedy}")
+        raise ClusterError(f"a worker on {here}", f"it does not see {asked.scratch}; {remedy}")
 
 
 def _look(look: SourceLook, asked: Asked) -> HandedOver:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ontology import cache_dir
 
-from .errors import AtlasInputError, WorkerError
+from .errors import AtlasInputError, ClusterError
 from .handover import Failed, ask, hand_over
 from .ingest import settle, writing
 
@@ -108,7 +108,7 @@ def ingest_with(
     ------
     StoreError
         If the atlas cannot be written, or another process is writing.
-    WorkerError
+    ClusterError
         If the scheduler cannot be reached. The function raises it, too, for a source whose workers were lost.
     """
     with writing(uri, options) as place, _scratch(workers) as scratch, _client(workers, scratch) as client:
@@ -131,7 +131,7 @@ class _Ahead:
     def __call__(self, source: Source) -> Receipt:
         """Return the receipt of the next source."""
         if self._lost:
-            raise WorkerError("the scheduler", self._lost)
+            raise ClusterError("the scheduler", self._lost)
         self._submit()
         due, future = self._flying.popleft()
         assert due is source, "sources are asked for in the order they were given"
@@ -159,10 +159,10 @@ class _Ahead:
         except OSError as exc:
             raise self._gone(exc) from exc
 
-    def _gone(self, exc: Exception) -> WorkerError:
+    def _gone(self, exc: Exception) -> ClusterError:
         """Return the error of a scheduler that is lost, which every further source meets too."""
         self._lost = f"it was lost ({exc}); run again"
-        return WorkerError("the scheduler", self._lost)
+        return ClusterError("the scheduler", self._lost)
 
     def _send(self, source: Source, priority: int) -> Any:
         """Have a source looked at, and return its future; those of higher priority come first."""
@@ -183,7 +183,7 @@ class _Ahead:
             except KilledWorker as exc:
                 if not left:
                     remedy = "run again, with fewer workers if memory ran out"
-                    raise WorkerError(workers, f"{_TRIES} died while they looked at it; {remedy}") from exc
+                    raise ClusterError(workers, f"{_TRIES} died while they looked at it; {remedy}") from exc
                 future = self._send(source, 1)
             except CancelledError as exc:
                 raise self._gone(exc) from exc
@@ -262,7 +262,7 @@ def _client(workers: Workers, scratch: Path) -> Iterator[Any]:
         try:
             client = Client(workers.scheduler, timeout=_CONNECT, set_as_default=False)
         except (OSError, ValueError) as exc:
-            raise WorkerError(workers.scheduler, f"{exc}; start the scheduler, or correct the address") from exc
+            raise ClusterError(workers.scheduler, f"{exc}; start the scheduler, or correct the address") from exc
         with client:
             if not client.ncores():
                 _LOG.warning("the scheduler at %s has no worker yet; waiting for one", workers.scheduler)

@@ -103,7 +103,7 @@ _CODES: Final = {
     "StoreError": STORE,
     "PackError": STORE,
     "SourceError": UPSTREAM,
-    "WorkerError": UPSTREAM,
+    "ClusterError": UPSTREAM,
     "SourceUnavailableError": UPSTREAM,
     "WeightsUnavailableError": UPSTREAM,
     "ReferenceMismatchError": UPSTREAM,

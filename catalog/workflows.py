@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from atlas import (
     AtlasError,
     AtlasInputError,
+    ClusterError,
     ContractError,
     Finding,
     IngestOptions,
     Receipt,
-    WorkerError,
     ingest,
     ingest_with,
     load_manifest,
@@ -154,7 +154,7 @@ def ingest_organism(
     ------
     AtlasInputError
         If no source is named and the organism has no starter source.
-    StoreError, WorkerError
+    StoreError, ClusterError
         With workers: if the atlas cannot be written, or no worker can be had, before anything is looked at.
     """
     uri = atlas or default_atlas()
@@ -202,7 +202,7 @@ def _failed(source: Source, error: Exception, code: int) -> Receipt:
     }
     unexpected = ("internal-error", "no unexpected fault", "report it with the traceback; the atlas is as it was")
     name, expected, remedy = kinds.get(code, unexpected)
-    if isinstance(error, WorkerError):
+    if isinstance(error, ClusterError):
         name, expected, remedy = "worker-lost", "workers that finish", "mend what the message names and run again"
     finding = Finding(name, "error", source.uri, f"{type(error).__name__}: {error}"[:500], expected, remedy)
     findings = error.findings if isinstance(error, ContractError) else (finding,)

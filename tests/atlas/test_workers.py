@@ -26,12 +26,12 @@ import scipy.sparse as sp
 
 from atlas import (
     AtlasInputError,
+    ClusterError,
     IngestOptions,
     Receipt,
     Source,
     SourceError,
     StoreError,
-    WorkerError,
     Workers,
     content_hash,
     ingest,
@@ -180,7 +180,7 @@ def test_a_source_that_kills_every_worker_stops_no_other_and_a_rerun_finishes(tm
         with ingest_with(Workers(count=1, scratch=scratch), sources, uri, FAST) as ingest_one:
             until(lambda: left[0] < 9)
             assert hash_of(uri) == three.hashes["a"], "what a worker does, and how it ends, is nothing to the atlas"
-            with pytest.raises(WorkerError, match=r"workers of b: 3 died"):
+            with pytest.raises(ClusterError, match=r"workers of b: 3 died"):
                 ingest_one(sources[0])
             assert ingest_one(sources[1]).status == "written"
     assert left == [6], "looked at three times"
@@ -303,9 +303,9 @@ def test_nobody_looks_twice_at_what_the_atlas_has(tmp_path: Path, asked: Asked) 
 def test_a_worker_that_would_work_otherwise_or_out_of_sight_refuses(tmp_path: Path, asked: Asked) -> None:
     source = write_source(tmp_path / "a.h5ad", id="a")
     other = hand_over(source, replace(asked, versions=asked.versions | {"overrides": "0" * 16}))
-    with pytest.raises(WorkerError, match=rf"{socket.gethostname()}: it has overrides \w+, not 0000.*PANATLAS_HOME"):
+    with pytest.raises(ClusterError, match=rf"{socket.gethostname()}: it has overrides \w+, not 0000.*PANATLAS_HOME"):
         raise other.error()
-    with pytest.raises(WorkerError, match=r"does not see .*gone; pass --scratch"):
+    with pytest.raises(ClusterError, match=r"does not see .*gone; pass --scratch"):
         raise hand_over(source, replace(asked, scratch=tmp_path / "gone")).error()
 
 
@@ -334,7 +334,7 @@ def test_workers_are_a_number_or_an_address(fields: dict[str, object]) -> None:
 def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atlas.workers._CONNECT", "1s")
     crew = Workers(scheduler="tcp://127.0.0.1:9", scratch=tmp_path / "scratch")
-    with pytest.raises(WorkerError, match=r"tcp://127.0.0.1:9.*start the scheduler"):
+    with pytest.raises(ClusterError, match=r"tcp://127.0.0.1:9.*start the scheduler"):
         together([], str(tmp_path / "atlas"), crew)
     assert list((tmp_path / "scratch").iterdir()) == []
 
@@ -349,6 +349,6 @@ def test_what_a_killed_run_left_goes_with_the_next_and_what_a_running_one_has_st
         (folder / "lock").touch()
     with (used / "lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(WorkerError):
+        with pytest.raises(ClusterError):
             together([], str(tmp_path / "atlas"), Workers(scheduler="tcp://127.0.0.1:9", scratch=tmp_path))
     assert (left.exists(), used.exists(), mine.exists()) == (False, True, True)

@@ -24,6 +24,7 @@ DOCUMENTED = {  # as in docs/cli.md
     "ContractError": 3,
     "StoreError": 4,
     "SourceError": 5,
+    "ClusterError": 5,
     "SourceUnavailableError": 5,
     "ReferenceMismatchError": 5,
 }
