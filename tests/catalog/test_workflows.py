@@ -102,7 +102,7 @@ def test_a_bug_keeps_its_traceback(tried, tmp_path, caplog):
 
 
 def test_ctrl_c_is_not_swallowed(tmp_path, monkeypatch):
-    monkeypatch.setattr(workflows, "ingest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(workflows, "ingest", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         ingest_organism("human", sources("written"), str(tmp_path))
 
