@@ -121,7 +121,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("most-expressed", "data", "The highest counts instead of random expressed genes.",
             recipe=_show(context="most_expressed")),
     Variant("expressed-only", "data", "No measured zeros; scPRINT-2: cell types .52 for .62.",
-            recipe=_show(zeros="none")),
+            recipe=_show(zeros="none", from_all=0.0)),
     Variant("all-neighbours", "data", "As many neighbours as there are, every time.",
             recipe=_show(fewer_neighbours=False)),
 )  # fmt: skip
