@@ -100,6 +100,7 @@ def test_mouse_development_gets_its_labels_from_the_table_beside_it(tmp_path):
 
 
 @pytest.mark.index
+@pytest.mark.slow
 def test_an_atlas_of_ours_is_a_census_whose_datasets_come_back_one_by_one(tmp_path, monkeypatch, session_home):
     census = str(tmp_path / "census")
     for name, seed in (("one", 1), ("two", 2)):

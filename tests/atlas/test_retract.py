@@ -174,6 +174,7 @@ def followed_their_cells(atlas: Atlas, cells: ad.AnnData) -> None:
     assert network[["soma_dim_0", "soma_dim_1", "soma_data"]].to_numpy().tolist() == [[3, 7, 0.5], [8, 1, 2.0]]
 
 
+@pytest.mark.slow
 def test_an_organism_goes_with_its_last_dataset_and_may_come_back(sources: dict[str, Source], tmp_path: Path) -> None:
     uri = str(tmp_path / "atlas")
     assert [ingest(sources[name], uri, FAST).status for name in "mc"] == ["written"] * 2
@@ -215,6 +216,7 @@ def tree(root: str) -> dict[str, int]:
     return {str(p.relative_to(place)): p.stat().st_size for p in files}
 
 
+@pytest.mark.slow
 def test_a_killed_one_leaves_the_atlas_as_it_was_and_is_taken_back(base: Path, copy: str) -> None:
     before, files = open_atlas(copy), tree(copy)
     process = mp.get_context("spawn").Process(target=retract_and_die, args=(copy,))

@@ -144,6 +144,7 @@ def deadly(files: dict[str, bytes]) -> Iterator[tuple[str, list[int]]]:
         yield f"http://127.0.0.1:{server.server_port}/", left
 
 
+@pytest.mark.slow
 def test_two_workers_one_of_them_killed_make_the_atlas_and_the_receipts_of_one_process(tmp_path: Path) -> None:
     """Some of the sources depend on those before: copies of their cells, the same content, a name that is taken."""
     first, copied, broken = make_adata(40, 3000), make_adata(40, 3000)[:25].copy(), make_adata(seed=5)
@@ -215,6 +216,7 @@ def test_a_full_disk_where_workers_write_leaves_the_atlas_and_a_rerun_finishes(t
     assert hash_of(uri) == three.hashes["abc"]
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_told_who_writes_and_ctrl_c_leaves_no_trace(tmp_path: Path, three: Three) -> None:
     uri, scratch, b = str(shutil.copytree(three.begun, tmp_path / "atlas")), tmp_path / "scratch", three.source["b"]
     with stalling() as (server, asked):

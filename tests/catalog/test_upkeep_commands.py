@@ -25,6 +25,7 @@ def ask(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict]:
     return code, json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_release_keeps_what_is_taken_out_of_the_atlas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     atlas = str(tmp_path / "atlas")
     for seed, name in enumerate("ab"):
