@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .anndata_cells import AnnDataCells
     from .batch import CellBatch, PaddedBatch
+    from .cell_vocabulary import make_vocabulary
     from .cells import NO_CELL, SPLITS, Cells
     from .collate import CollateConfig, Collator
     from .datamodule import CellDataModule, DataOptions
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from .source_cells import SourceCells
     from .store_cells import StoreCells, open_store_cells
     from .stream import CellStream, StreamOptions
-    from .vocabulary import Vocabulary, make_vocabulary
+    from .vocabulary import Vocabulary
     from .weights import Weighting, compatible_groups, group_weights
 
 _HOMES = {
@@ -60,6 +61,7 @@ _HOMES = {
         "CellBatch",
         "PaddedBatch",
     ),
+    "cell_vocabulary": ("make_vocabulary",),
     "cells": (
         "NO_CELL",
         "SPLITS",
@@ -140,10 +142,7 @@ _HOMES = {
         "CellStream",
         "StreamOptions",
     ),
-    "vocabulary": (
-        "Vocabulary",
-        "make_vocabulary",
-    ),
+    "vocabulary": ("Vocabulary",),
     "weights": (
         "Weighting",
         "compatible_groups",

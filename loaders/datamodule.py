@@ -17,6 +17,7 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
+from .cell_vocabulary import make_vocabulary
 from .cells import SPLITS
 from .collate import Collator
 from .device import DeviceCollator
@@ -28,7 +29,6 @@ from .plan import SamplingPlan, make_sampler
 from .record_batch import RecordBatch
 from .sampler import SamplerConfig
 from .stream import CellStream, StreamOptions
-from .vocabulary import make_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -36,7 +36,7 @@ NO_CLASS = frozenset({"unknown", "na", ""})
 _CURIE = re.compile(r"([A-Za-z][A-Za-z0-9]*)[:_]\S+")
 
 
-def make_classes(label: str, values: Iterable[str]) -> LabelSpace:
+def make_classes(label: str, values: Iterable[str], apart: Iterable[str] = ()) -> LabelSpace:
     """Return the classes of a label.
 
     Parameters
@@ -47,6 +47,8 @@ def make_classes(label: str, values: Iterable[str]) -> LabelSpace:
         Values in use, in any order, repeated or not: ids, several joined by ` || `, or words for cell_culture and for a
         label of one's own.
         `unknown`, `na` and empty ones are left out.
+    apart
+        Ids that are leaves whatever lies below them, from `apart_values` or a vocabulary.
 
     Returns
     -------
@@ -70,11 +72,36 @@ def make_classes(label: str, values: Iterable[str]) -> LabelSpace:
     try:
         ontologies = _ontologies(label, [*single, *(part for parts in joint.values() for part in parts)])
         # Two prefixes may be of one ontology.
-        space = make_label_space(tuple({one.name: one for one in ontologies.values()}.values()), single)
-        return _with_joint(space, joint, ontologies) if joint else space
+        space = make_label_space(tuple({one.name: one for one in ontologies.values()}.values()), single, apart)
+        return _with_joint(space, joint, ontologies, set(apart)) if joint else space
     except (UnknownTermError, OntologyInputError) as error:
         remedy = "take the release of the ontology that the cells were labelled with, or harmonise the label again"
         raise VocabularyError(f"label {label}", str(error), remedy) from error
+
+
+def apart_values(label: str, beside: Iterable[set[str]]) -> set[str]:
+    """Return the values that mean what is left beside their kinds.
+
+    A study that names CD14-positive and CD14-low, CD16-positive monocytes means two kinds of cell, though the second
+    lies below the first. Taken as the ontology has it, a cell of the first may be of any leaf below, which is the
+    second alone: the one would be taught as the other. A value each of whose leaves stands beside it in some study is
+    therefore a leaf of its own. One that has further leaves may be one of those, and stays what it is.
+
+    Parameters
+    ----------
+    label
+        As of `make_classes`.
+    beside
+        Values in use, per study.
+    """
+    studies = [study - NO_CLASS for study in beside]
+    space = make_classes(label, set().union(*studies))
+    found = set()
+    for code in range(space.n_leaves, len(space)):
+        value, mine = space.classes[code], {space.leaves[leaf] for leaf in np.flatnonzero(space.below[code])}
+        if mine <= set().union(*(study for study in studies if value in study)):
+            found.add(value)
+    return found
 
 
 def _ontologies(label: str, ids: Iterable[str]) -> dict[str, Ontology]:
@@ -90,7 +117,7 @@ def _ontologies(label: str, ids: Iterable[str]) -> dict[str, Ontology]:
 
 
 def _with_joint(
-    space: LabelSpace, joint: Mapping[str, tuple[str, ...]], ontologies: Mapping[str, Ontology]
+    space: LabelSpace, joint: Mapping[str, tuple[str, ...]], ontologies: Mapping[str, Ontology], apart: set[str]
 ) -> LabelSpace:
     """Return the classes of single ids with values of several ids among them."""
     above: dict[str, set[str]] = {
@@ -101,7 +128,7 @@ def _with_joint(
     for value, parts in joint.items():
         homes = {part: _home(part, ontologies) for part in parts}
         higher = {term for part, home in homes.items() for term in home.ancestors(part)}
-        above[value] = higher.intersection(names)
+        above[value] = higher.intersection(names) - apart
         names[value] = SEPARATOR.join(home.label(part) for part, home in homes.items())
     coarse = set().union(*above.values())
     for value, parts in joint.items():

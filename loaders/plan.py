@@ -98,7 +98,7 @@ def make_sampler(
     if not (balanced and plan.ontology_aware):
         vocabulary = None
     elif vocabulary is None:
-        from .vocabulary import make_vocabulary  # noqa: PLC0415 - reads ontologies
+        from .cell_vocabulary import make_vocabulary  # noqa: PLC0415 - reads ontologies
 
         vocabulary = make_vocabulary(cells)
     classes = {} if vocabulary is None else {label: vocabulary.labels.get(label) for label in plan.labels}

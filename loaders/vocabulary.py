@@ -3,7 +3,7 @@
 A token is a gene of an organism; tokens are numbered in the order in which organisms, and later further genes, came.
 Nothing already numbered ever moves: a checkpoint takes a new organism by adding rows at the end. Classes of a label
 are ordered by LabelSpace, leaves first, so new classes do move old ones: `moved_classes` says where to. Made of cells
-by `make_vocabulary`; the collator encodes with it, and the model builds its tables and heads after it.
+by cell_vocabulary.py; the collator encodes with it, and the model builds its tables and heads after it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ontology import LABELS, LabelSpace, write_whole
+from ontology import LabelSpace, write_whole
 
 from .errors import LoaderInputError, VocabularyError
 from .label_classes import NO_CLASS, check_classes, make_classes
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import torch
-
-    from .cells import Cells
 
 Codes = npt.NDArray[np.int32]
 FORMAT = "panatlas vocabulary 1"
@@ -190,10 +188,20 @@ class Vocabulary:
         blocks = (*self.blocks, (number, len(new))) if new or number == len(self.organisms) else self.blocks
         return replace(self, organisms=tuple(mine), genes=tuple(mine.values()), blocks=blocks)
 
-    def with_classes(self, label: str, values: Iterable[str]) -> Vocabulary:
+    def with_classes(self, label: str, values: Iterable[str], apart: Iterable[str] = ()) -> Vocabulary:
         """Return the vocabulary with further classes of a label, which is made if there is none.
 
-        How classes lie above each other is asked anew of the ontologies at hand, which may be of a later release.
+        How classes lie above each other is asked anew of the ontologies at hand, which may be of a later release. What
+        was a leaf in spite of its kinds remains one.
+
+        Parameters
+        ----------
+        label
+            One of the nine, or a user's own.
+        values
+            Values in use; those that are classes already are passed over.
+        apart
+            Those of them that are leaves whatever lies below them: see `label_classes.apart_values`.
 
         Raises
         ------
@@ -206,7 +214,15 @@ class Vocabulary:
         new = sorted(set(values) - set(old) - NO_CLASS)
         if label in self.labels and not new:
             return self
-        return replace(self, labels={**self.labels, label: make_classes(label, [*old, *new])})
+        apart = {*self.apart(label), *set(apart).intersection(new)}
+        return replace(self, labels={**self.labels, label: make_classes(label, [*old, *new], apart)})
+
+    def apart(self, label: str) -> set[str]:
+        """Return the leaves of a label that have classes of it below them, by the ontologies at hand."""
+        if label not in self.labels:
+            return set()
+        space = self.labels[label]
+        return set(space.leaves).difference(make_classes(label, space.classes).leaves)
 
     def extended(self, other: Vocabulary) -> Vocabulary:
         """Return the vocabulary with the organisms, genes and classes that another has besides."""
@@ -214,7 +230,7 @@ class Vocabulary:
         for organism, ids in zip(other.organisms, other.genes, strict=True):
             whole = whole.with_organism(organism, ids)
         for label, space in other.labels.items():
-            whole = whole.with_classes(label, space.classes)
+            whole = whole.with_classes(label, space.classes, other.apart(label))
         return whole
 
     def moved_classes(self, older: Vocabulary) -> dict[str, Codes]:
@@ -322,42 +338,6 @@ class Vocabulary:
         if label not in self.labels:
             raise LoaderInputError("label", label, f"one of the vocabulary's: {', '.join(self.labels)}")
         return self.labels[label]
-
-
-def make_vocabulary(cells: Cells | Sequence[Cells], labels: Sequence[str] = LABELS) -> Vocabulary:
-    """Return the vocabulary of some cells: all genes of their organisms, and the labels' values in use.
-
-    Parameters
-    ----------
-    cells
-        A pack, a store, an AnnData, or several; organisms and genes of the first come first.
-    labels
-        Which of the nine labels, in the order of a batch's columns.
-
-    Raises
-    ------
-    LoaderInputError
-        When a label is none of the nine, or there are no cells.
-    VocabularyError
-        When values of a label are no ids, or not in their ontology.
-    OntologyError
-        When an ontology is not at hand.
-    """
-    sources = list(cells) if isinstance(cells, list | tuple) else [cells]
-    if not sources:
-        raise LoaderInputError("cells", "none", "at least one source of cells")
-    if not set(labels) <= set(LABELS) or len(set(labels)) != len(labels):
-        raise LoaderInputError("labels", tuple(labels), f"some of {', '.join(LABELS)}, each once")
-    whole = Vocabulary((), ())
-    values: dict[str, set[str]] = {label: set() for label in labels}
-    for source in sources:
-        genes = source.genes()
-        for code, organism in enumerate(source.about["organisms"]):
-            ids = genes.loc[genes["organism"] == code, "feature_id"]
-            whole = whole.with_organism(organism["organism"], tuple(ids))
-        for label in labels:
-            values[label].update(source.about["vocabulary"][label])
-    return replace(whole, labels={label: make_classes(label, found) for label, found in values.items()})
 
 
 def _items(value: object) -> tuple[Any, ...]:

@@ -2,7 +2,9 @@
 
 A leaf is an id in use with no other id in use below it; every other class is coarse, the set of its leaves. A cell
 labelled `T cell` where `CD4 T cell` and `CD8 T cell` are in use may be either of them, and is no `B cell`: `targets`
-says what such a cell teaches. Ids come from terms.py; the model's classifier and the release manifests use the space.
+says what such a cell teaches. A study that names T cells beside CD4 T cells means those that are no CD4 T cells: such
+ids can be set `apart`, and are leaves. Ids come from terms.py; the model's classifier and the release manifests use the
+space.
 """
 
 from __future__ import annotations
@@ -207,7 +209,9 @@ class LabelSpace:
         return UNKNOWN if code is None else code
 
 
-def make_label_space(ontology: Ontology | Sequence[Ontology], term_ids: Iterable[str | None]) -> LabelSpace:
+def make_label_space(
+    ontology: Ontology | Sequence[Ontology], term_ids: Iterable[str | None], apart: Iterable[str] = ()
+) -> LabelSpace:
     """Return the label space of the ids in use.
 
     Parameters
@@ -217,6 +221,8 @@ def make_label_space(ontology: Ontology | Sequence[Ontology], term_ids: Iterable
         of one lies above anything of another.
     term_ids
         Ids in use, repeated or not, in any order; `unknown`, `na`, empty and missing ones are left out.
+    apart
+        Those among them that mean what is left beside their kinds: leaves, with nothing below them.
 
     Raises
     ------
@@ -229,13 +235,14 @@ def make_label_space(ontology: Ontology | Sequence[Ontology], term_ids: Iterable
     ontologies = (ontology,) if hasattr(ontology, "ancestors") else tuple(ontology)
     used = _few(sorted({i for i in term_ids if isinstance(i, str) and i not in WITHOUT_TERM}))
     release = "; ".join(one.release for one in ontologies)
+    higher = set(used).difference(apart)
     lines: dict[str, set[str]] = {}
     labels: dict[str, str] = {}
     for term_id in used:
         home = next((one for one in ontologies if term_id in one), None)
         if home is None:
             raise UnknownTermError(term_id, release)
-        lines[term_id] = set(home.ancestors(term_id)).intersection(used)
+        lines[term_id] = set(home.ancestors(term_id)).intersection(higher)
         labels[term_id] = home.label(term_id)
     coarse = set().union(*lines.values())
     classes = tuple([i for i in used if i not in coarse] + [i for i in used if i in coarse])

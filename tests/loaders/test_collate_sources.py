@@ -13,8 +13,8 @@ from atlas import IngestOptions, ingest
 from catalog import make_release
 from loaders import make_pack, open_cells
 from loaders.anndata_cells import AnnDataCells
+from loaders.cell_vocabulary import make_vocabulary
 from loaders.collate import CollateConfig, Collator
-from loaders.vocabulary import make_vocabulary
 from tests.factories import make_adata, write_source
 
 if TYPE_CHECKING:

@@ -9,17 +9,21 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loaders import LoaderInputError
 from loaders.anndata_cells import AnnDataCells
+from loaders.cell_vocabulary import make_vocabulary
 from loaders.errors import VocabularyError
-from loaders.label_classes import check_classes, make_classes
-from loaders.vocabulary import Vocabulary, make_vocabulary
+from loaders.label_classes import apart_values, check_classes, make_classes
+from loaders.vocabulary import Vocabulary
 from ontology import LABELS, LabelSpace, load_gene_table, load_ontology, make_label_space
 from tests.factories import make_adata
 
@@ -128,6 +132,40 @@ def test_codes_are_positions_and_strangers_are_unknown(vocabulary: Vocabulary) -
     for call in (lambda: vocabulary.encode("age", []), lambda: vocabulary.gene_tokens("human", [])):
         with pytest.raises(LoaderInputError, match="one of the vocabulary's"):
             call()
+
+
+def test_a_class_whose_kinds_stand_beside_it_in_a_study_is_a_leaf() -> None:
+    monocyte, cd14, cd16 = "CL:0000576", "CL:0001054", "CL:0002396"
+    below = load_ontology("CL").ancestors(cd16)
+    assert cd14 in below, "the ontology puts the one below the other, or this test shows nothing"
+    assert apart_values("cell_type", [{cd14, cd16, B, "unknown"}, {T, CD4}]) == {cd14, T}
+    assert apart_values("cell_type", [{cd14, monocyte}, {cd16, B}]) == set(), "nobody used both"
+    assert apart_values("cell_type", [{T, CD4}, {CD8}]) == set(), "a T cell may be of the other kind"
+    assert apart_values("cell_type", [{T, CD4}, {T, CD8}]) == {T}, "each stands beside it in some study"
+    assert apart_values("cell_culture", [{"cell line", "organoid"}]) == set()
+
+    words = Vocabulary((), ()).with_classes("cell_type", [monocyte, cd14, cd16, T, CD4], {cd14})
+    space = words.labels["cell_type"]
+    assert space.leaves == tuple(sorted([cd14, cd16, CD4]))
+    assert space.leaf_targets(cd14).sum() == 1
+    assert space.leaf_targets(monocyte).sum() == 2, "what lies above both keeps both"
+    assert words.apart("cell_type") == {cd14}
+    more = words.with_classes("cell_type", [CD8])
+    assert more.labels["cell_type"].leaves == tuple(sorted([cd14, cd16, CD4, CD8])), "it remains a leaf"
+    assert Vocabulary((), ()).extended(words) == words
+    again = Vocabulary((), ()).with_classes("cell_type", [T, CD4, CD8]).extended(words)
+    assert again.labels["cell_type"].leaves == more.labels["cell_type"].leaves
+
+
+def test_vocabularies_of_cells_look_at_each_study_by_itself() -> None:
+    counts = sp.csr_matrix(np.ones((4, 2), dtype=np.int32))
+    ids = ["ENSG00000000003", "ENSG00000000005"]
+    types = ["CL:0001054", "CL:0002396", "CL:0001054", "CL:0002396"]
+    for studies, leaves in ((["a", "a", "b", "b"], 2), (["a", "b", "a", "b"], 1)):
+        obs = pd.DataFrame({"cell_type_ontology_term_id": types, "dataset_id": studies}, index=list("abcd"))
+        adata = ad.AnnData(counts, obs=obs, var=pd.DataFrame(index=ids))
+        made = make_vocabulary(AnnDataCells(adata, "human"), labels=("cell_type",))
+        assert made.labels["cell_type"].n_leaves == leaves
 
 
 def test_targets_are_those_of_the_label_space() -> None:

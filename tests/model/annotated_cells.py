@@ -45,6 +45,8 @@ def annotated_cells() -> AnnDataCells:
         {
             "cell_type": types,
             "sex": np.where(donors % 2, "female", "male"),
+            # Beside its kinds, in one study, a coarse type would be a leaf.
+            "dataset_id": np.where(np.isin(types, [T, LYMPHOCYTE]), "coarse " + types, "fine"),
             "donor_id": [f"d{one:02d}" for one in donors],
             "split": np.array(["train", "validation", "test"])[donors // (N_DONORS // 3)],
         },
