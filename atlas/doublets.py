@@ -109,13 +109,7 @@ def doublet_scores(
     if n_measured_vars < policy.whole_transcriptome_genes:
         why = f"{n_measured_vars} measured genes are a panel"
         return DoubletScores(scores, {why: len(samples)} if len(samples) else {})
-    unscored: dict[str, int] = {}
-    barred = assays_without_doublets()
-    names, codes = np.unique(np.asarray(assays).astype(str), return_inverse=True)
-    for code, name in enumerate(names):
-        if name in barred:
-            unscored[barred[name]] = int((codes == code).sum())
-    eligible = ~np.isin(names, list(barred))[codes]
+    eligible, unscored = _eligible(np.asarray(assays).astype(str))
     done = 0
     for hand in _hands(np.asarray(samples).astype(str), np.flatnonzero(eligible), policy.doublets):
         if len(hand) < policy.doublets.min_cells:
@@ -131,6 +125,14 @@ def doublet_scores(
         if missing:
             unscored[why] = unscored.get(why, 0) + missing
     return DoubletScores(scores, unscored)
+
+
+def _eligible(assays: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
+    """Return which cells are of an assay that has doublets, and how many are not, by reason."""
+    barred = assays_without_doublets()
+    names, codes = np.unique(assays, return_inverse=True)
+    unscored = {barred[name]: int((codes == code).sum()) for code, name in enumerate(names) if name in barred}
+    return ~np.isin(names, list(barred))[codes], unscored
 
 
 def _hands(samples: np.ndarray, eligible: np.ndarray, limits: DoubletLimits) -> Iterator[np.ndarray]:

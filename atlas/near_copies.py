@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .handle import Atlas
+    from .record_store import RecordReader
+
+    Progress = Callable[[str, int, int], None]
 
 MIN_SHARED = (
     0.85  # share of molecules; different cells of real datasets stay below 0.77, copies with 5 % moved above 0.92
@@ -69,7 +72,7 @@ def find_near_copies(
     *,
     min_shared: float = MIN_SHARED,
     min_genes: int = MIN_GENES,
-    progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
+    progress: Progress = lambda _stage, _done, _total: None,
 ) -> NearCopies:
     """Find cells of different datasets that are copies or nearly so.
 
@@ -114,19 +117,27 @@ def find_near_copies(
             progress("sketch", min(start + CELLS, len(cells)), len(cells))
         keys = np.concatenate(parts) if parts else keys
         pairs, untested = candidate_pairs(keys, group)
-        shared = np.empty(len(pairs))
-        for start in range(0, len(pairs), CELLS):
-            some = pairs[start : start + CELLS]
-            wanted, at = np.unique(some, return_inverse=True)
-            counts = records.read(joinids[wanted]).decode(len(genes)).astype(np.float64)
-            at = at.reshape(some.shape)
-            one, other = counts[at[:, 0]], counts[at[:, 1]]
-            most = np.maximum(one.sum(axis=1), other.sum(axis=1))
-            shared[start : start + CELLS] = np.asarray(one.minimum(other).sum(axis=1) / most).ravel()
-            progress("compare", min(start + CELLS, len(pairs)), len(pairs))
+        shared = _shared_molecules(records, joinids, pairs, len(genes), progress)
     near = shared >= min_shared
     table = _table(obs, cells[pairs[near]], shared[near])
     return NearCopies(table, len(cells), len(obs) - len(cells), len(pairs), untested)
+
+
+def _shared_molecules(
+    records: RecordReader, joinids: np.ndarray, pairs: np.ndarray, n_genes: int, progress: Progress
+) -> np.ndarray:
+    """Return the share of molecules that the two cells of each pair have in common, of the larger of the two."""
+    shared = np.empty(len(pairs))
+    for start in range(0, len(pairs), CELLS):
+        some = pairs[start : start + CELLS]
+        wanted, at = np.unique(some, return_inverse=True)
+        counts = records.read(joinids[wanted]).decode(n_genes).astype(np.float64)
+        at = at.reshape(some.shape)
+        one, other = counts[at[:, 0]], counts[at[:, 1]]
+        most = np.maximum(one.sum(axis=1), other.sum(axis=1))
+        shared[start : start + CELLS] = np.asarray(one.minimum(other).sum(axis=1) / most).ravel()
+        progress("compare", min(start + CELLS, len(pairs)), len(pairs))
+    return shared
 
 
 def _table(obs: pd.DataFrame, pairs: np.ndarray, shared: np.ndarray) -> pd.DataFrame:

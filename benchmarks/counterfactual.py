@@ -1,12 +1,11 @@
 """Counterfactuals of a trained model beside what is observed on matched cells it never saw, and verdicts on embeddings.
 
-Matched cells: blood of the same donors with and without interferon beta (Kang et al. 2018). The model is that of the
-pre-training benchmark (pretrain.py), or PANATLAS_BENCH_MODEL, a folder; these cells may not train it.
+Matched cells: blood of the same donors with and without interferon beta (Kang et al. 2018). The model is the shipped
+one, or another in PANATLAS_BENCH_MODEL; these cells may not train it.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from model import ChangeReport, Halves, InferenceOptions, TrainedModel
 
 SEED = 0
+READS = ("data/human_pbmc_ifnb_kang_labelled2800.h5ad", "data/human_bal_covid_liao_C144C149_labelled.h5ad", "model")
 FOLDER = Path(__file__).resolve().parent / "data"
 KANG, BAL = "human_pbmc_ifnb_kang_labelled2800.h5ad", "human_bal_covid_liao_C144C149_labelled.h5ad"
 SEEDS, CELLS, GENES = 3, 150, 1_000
@@ -59,13 +59,13 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
     """Return a row per swap and method, per pathway, and per verdict."""
     import torch
 
-    from benchmarks.training_cells import DATA
+    from benchmarks.bench_data import SHARED, scored_model
     from model import InferenceOptions, load_model
 
-    model = load_model(os.environ.get("PANATLAS_BENCH_MODEL", FOLDER / "pretrain" / "model"))
+    model = load_model(scored_model())
     threads, options = torch.get_num_threads(), InferenceOptions(device="cpu")
     torch.set_num_threads(1)
-    adata, cells = _open(DATA / KANG)
+    adata, cells = _open(SHARED / "data" / KANG)
     rows = []
     kinds, state = (adata.obs[name].astype(str).to_numpy(dtype=object) for name in ("cell_type", "condition"))
     control = state == "control"
@@ -74,7 +74,7 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
     types = [control & (kinds == name) for name in TYPES]
     rows += _compared(model, cells, (*types, None), "all", options, quick=quick)
     for name, batch in ((KANG, "condition"), (BAL, "donor_id")):
-        rows.append(_verdict(model, DATA / name, batch, options, quick=quick))
+        rows.append(_verdict(model, SHARED / "data" / name, batch, options, quick=quick))
         print(f"verdict on {name} done", flush=True)
     torch.set_num_threads(threads)
     return rows

@@ -16,6 +16,12 @@ from pathlib import Path
 from typing import Any
 
 SEED = 0  # nothing is drawn
+READS = (
+    "bio/genes.parquet",
+    "bio/orthologs_hcop_babelgene.parquet",
+    "bio/proteins_linked_1022aa.parquet",
+    "bio/obo_real/po.obo.gz",
+)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GENES = {
     "id": "gene_id", "symbol": "symbol", "biotype": "biotype", "length": "exonic_length", "contig": "chromosome",

@@ -1,12 +1,11 @@
 """What fine-tuning and label transfer are worth: types of unseen donors and of another organism, beside simple methods.
 
-The base is the model of the pre-training benchmark (pretrain.py), or PANATLAS_BENCH_MODEL, a folder. Its ledger says
+The base is the shipped model, or another in PANATLAS_BENCH_MODEL. Its ledger says
 how many of the cells it had seen; every method of a table gets the same cells.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from functools import partial
@@ -27,11 +26,26 @@ if TYPE_CHECKING:
     Texts = npt.NDArray[np.object_]
 
 SEED = 0
+READS = (
+    "data/human_bal_covid_liao_C144C149_labelled.h5ad",
+    "data/human_pancreas_baron_cxg7.h5ad",
+    "data/mouse_pancreas_baron_ens_cxg7.h5ad",
+    "model",
+)
 FOLDER = Path(__file__).resolve().parent / "data"
 STEPS, BATCH, LENGTH, SCORED, NEAREST = 150, 32, 400, 400, 15
 """Steps and cells per step of a tuning; genes of a context; cells scored at most; neighbours that vote."""
 KIND = "cell_type"
 COLUMNS = ("table", "method", "cells", "accuracy", "balanced", "weights", "seen by base", "seconds")
+PLOTS = (
+    {
+        "table": "",
+        "by": "method",
+        "value": "balanced",
+        "better": "more",
+        "ours": ["base", "cell parts", "all tuned", "nearest in the base", "nearest by cell_type"],
+    },
+)
 NOTES = (
     "Fine-tuning: COVID-19 lavage cells of two donors (Liao et al. 2020), labels the base never had; it had 42 "
     "cells of C144 at most, unlabelled, and none of C149. Learnt on one donor, scored on the other: "
@@ -50,9 +64,10 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
     """Return a row per table and method."""
     import torch
 
+    from benchmarks.bench_data import scored_model
     from model import load_model
 
-    model = load_model(os.environ.get("PANATLAS_BENCH_MODEL", FOLDER / "pretrain" / "model"))
+    model = load_model(scored_model())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -66,10 +81,10 @@ def _read(name: str, organism: str) -> Cells:
     """Return the cells of a shared file with their labels."""
     import anndata as ad
 
-    from benchmarks.training_cells import DATA
+    from benchmarks.bench_data import SHARED
     from loaders import AnnDataCells
 
-    return AnnDataCells(ad.read_h5ad(DATA / f"{name}.h5ad"), organism)
+    return AnnDataCells(ad.read_h5ad(SHARED / "data" / f"{name}.h5ad"), organism)
 
 
 def _donor(cells: Cells, name: str) -> npt.NDArray[np.bool_]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from model import TrainedModel
 
 SEED = 0
+READS = ("data/human_lung_luad_laughney_4primary.h5ad",)
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "human_lung_luad_laughney_4primary.h5ad"
 CELLS, SIZES = 1_000, (1_000, 2_000, 4_000, 8_000, 16_000)
 LENGTH, FACTORS, SAMPLED, PER_TARGET = 2_200, 1_600, 300, 100

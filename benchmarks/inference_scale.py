@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SEED = 0
+READS = ("starter:human",)
 WHOLE, SHARE, HELD_OUT, NEAREST = 100_000, 2_000, 1_000, 15
 """Cells of the file; cells a command is timed on; cells of which losses are measured; neighbours compared."""
 PRESETS = {"default": (32, 0.1), "fast": (128, 1.0)}

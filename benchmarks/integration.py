@@ -7,7 +7,6 @@ environment of their own (integration_peers.py). Model as in tasks.py.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.bench_data import SHARED, scored_model
+
 if TYPE_CHECKING:
     import anndata as ad
 
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
 
 SEED, SEEDS, EPOCHS = 0, 3, 0
 """First seed; runs; epochs of scVI, 0 for its own choice."""
+READS = (
+    "data/human_pbmc_ifnb_kang_labelled2800.h5ad",
+    "data/human_bal_covid_liao_C144C149_labelled.h5ad",
+    "data/human_celllines_mixology_batches.h5ad",
+    "model",
+)
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parent.parent / "shared" / "data"
 PINS = ("scib-metrics==0.5.10", "scvi-tools==1.4.2", "harmonypy==2.1.0", "scanpy>=1.11,<1.13", "anndata<0.13")
 SETS = {
     "Kang PBMC": ("human_pbmc_ifnb_kang_labelled2800", "condition", "cell_type", "a study the model never saw"),
@@ -35,6 +41,7 @@ SETS = {
 }
 """File, batches, types, and what the model knows of them."""
 COLUMNS = ("method", "cells", "Total", "Bio conservation", "Batch correction", "seconds", "note")
+PLOTS = ({"table": "", "by": "method", "value": "Total", "better": "more", "ours": ["the model"]},)
 NOTES = (
     "scib-metrics 0.5.10 with default weights, not rescaled between methods; ± is half of the 95% t interval over "
     f"{SEEDS} seeds of the methods; the model is fixed, so its interval is of the scores alone.",
@@ -49,7 +56,7 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
     from benchmarks.loader_environments import make_environment
     from model import load_model
 
-    model = load_model(os.environ.get("PANATLAS_BENCH_MODEL", HERE / "data" / "pretrain" / "model"))
+    model = load_model(scored_model())
     rows: list[dict[str, Any]] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -59,7 +66,7 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
         if python.startswith("not run"):
             return [{"table": "integration", "method": "all", "note": python}]
         for title, (file, batch, label, known) in SETS.items():
-            path = DATA / f"{file}.h5ad"
+            path = SHARED / "data" / f"{file}.h5ad"
             adata, numbers = _read(path, batch, label, 300 if quick else None)
             began = time.perf_counter()
             ours = _embed(model, path, numbers)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from atlas import Source
 
 SEED = 0
+READS = ("data/*",)
 HELD_OUT = 400  # synonyms of CL that are asked for without themselves
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.loader_legs import Leg
 
 SEED = 11
+READS = ("starter:human",)
 SECONDS = 4.0  # a window, at least; buffers are waited for
 LIMIT = 240  # seconds a leg may take in all
 LONGEST = 1800  # seconds making the atlas may take

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from loaders import PackedCells
 
 SEED = 11
+READS = ("starter:human",)
 BLOCK = 10_000  # cells packed at once
 POOL = 5 * BLOCK
 SIZES = (100_000, 500_000, 2_000_000)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 SEED = 0
+READS = ("data/*.h5ad",)
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 FILES = {
     "Baron, human pancreas, inDrop": "human_pancreas_baron_cxg7.h5ad",

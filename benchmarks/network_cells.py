@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.bench_data import SHARED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from model import TrainedModel
     from model.grn_truths import EdgeTruth
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 REFERENCES = Path(os.environ.get("PANATLAS_BENCH_REFERENCES", SHARED / "bio" / "grn"))
 EXPRESSED = {"regulators": 0.02, "targets": 0.05}
 """Share of the cells that express a gene which is scored; factors are told from few molecules."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -226,8 +225,3 @@ def sources_digest() -> str:
     """Return the digest of the files that say what a read-out is: all of the model's, which any may lean on."""
     files = [*sorted((HERE.parent / "model").glob("*.py")), HERE / "network_cells.py", HERE / "network_methods.py"]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
-
-
-def model_folder() -> Path:
-    """Return the folder of the model: that of the environment, or that of the pre-training benchmark."""
-    return Path(os.environ.get("PANATLAS_BENCH_MODEL", HERE / "data" / "pretrain" / "model"))

@@ -1,6 +1,6 @@
 """How good gene networks are: every read-out and baseline beside public references, pooled and per regulator.
 
-The model is that of the pre-training benchmark (pretrain.py), or PANATLAS_BENCH_MODEL, a folder. Cells and references
+The model is the shipped one, or another in PANATLAS_BENCH_MODEL. Cells and references
 are in network_cells.py, methods in network_methods.py, intervals and words in network_verdicts.py. Answers are kept
 one by one in benchmarks/data/networks, so a run that was stopped goes on.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from benchmarks.network_verdicts import Told
 
 SEED = 0
+READS = ("data/human_pancreas_baron_cxg7.h5ad", "data/mouse_bonemarrow_paul2015.h5ad", "bio/grn/*", "model")
 FOLDER = Path(__file__).resolve().parent / "data" / "networks"
 SEEDS, CELLS, REGULATORS, TARGETS = 3, 250, 80, 500
 QUICK = (1, 24, 8, 40)
@@ -85,12 +86,13 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
     """Return a row per set of cells, reference and method, then what they say."""
     import torch
 
+    from benchmarks.bench_data import scored_model
     from benchmarks.network_cells import network_studies, some_cells
-    from benchmarks.network_methods import VARIANTS, Bench, main_methods, model_folder, some_of
+    from benchmarks.network_methods import VARIANTS, Bench, main_methods, some_of
     from model import load_model
     from model.checkpoint import weights_digest
 
-    model = load_model(model_folder())
+    model = load_model(scored_model())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one core for all methods alike
     seeds, cells, regulators, targets = QUICK if quick else (SEEDS, CELLS, REGULATORS, TARGETS)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SEED = 0  # nothing is drawn
+READS = ("bio/obo_real/*.obo.gz", "bio/obo_from_guide/*.obo.gz")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "bio"
 FOLDERS = ("obo_real", "obo_from_guide")
 REPEATS = 3  # cached loads, of which the fastest counts: the first one reads the disk

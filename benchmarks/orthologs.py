@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ontology import GeneTable, OrthologTable
 
 SEED = 0  # nothing is drawn; kept because every benchmark has one
+READS = ("starter:human", "starter:mouse", "bio/orthologs_hcop_babelgene.parquet")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "bio"
 HCOP_TAXA = {"rhesus": 9544, "pig": 9823, "chimpanzee": 9598}
 MIN_CELLS = 20

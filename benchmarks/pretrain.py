@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SEED = 0
+READS = ("training_sources.toml",)
 FOLDER = Path(__file__).resolve().parent / "data"
 TERMS = ("loss", "denoise/0.8", "generate", "labels/cell_type", "labels/tissue", "labels/disease", "contrastive")
 STEPS, BATCH, LENGTH, SHORTEST, EVERY, CELLS = 3_000, 32, 480, 120, 300, 512

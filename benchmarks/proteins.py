@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 SEED = 0
+READS = ("bio/proteins_linked_1022aa.parquet", "bio/orthologs_hcop_babelgene.parquet")
 BIO = Path(__file__).resolve().parents[2] / "shared" / "bio"
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 SHARES = (7.0, 2.3, 4.7, 7.0, 3.7, 6.6, 2.6, 4.4, 5.7, 10.0, 2.1, 3.6, 6.3, 4.8, 5.7, 8.3, 5.4, 6.0, 1.2, 2.7)

@@ -1,8 +1,9 @@
 """The one registry of benchmarks: `just bench` lists them, `just bench NAME` runs one and keeps its numbers.
 
 A benchmark is a script `benchmarks/NAME.py` with `SEED` and `main(*, quick) -> rows`; it may have `NOTES` (sentences on
-how to read its rows) and `COLUMNS` (their order on the page). What it returns is written with command, commit, machine
-and date to `benchmarks/results/NAME.json`, the only place from which numbers are quoted.
+how to read its rows), `COLUMNS` (their order on the page), `PLOTS` (what is drawn there) and `READS` (its data, see
+bench_data.py). What it returns is written with command, commit, digest of the data, machine and date to
+`benchmarks/results/NAME.json`, the only place from which numbers are quoted.
 """
 
 from __future__ import annotations
@@ -102,14 +103,21 @@ def commit() -> str | None:
 def run(name: str, results: Path | None = None, *, quick: bool = False) -> dict[str, Any]:
     """Run a benchmark and return its record; it is written where `results` names a folder."""
     module = load(name)
+    from benchmarks.bench_data import digest_of  # found since `load` put the checkout on the path
+
     record = {
         "benchmark": name,
         "about": (module.__doc__ or "").strip().splitlines()[0],
         "rows": module.main(quick=quick),
-        **{key: list(getattr(module, key.upper())) for key in ("notes", "columns") if hasattr(module, key.upper())},
+        **{
+            key: list(getattr(module, key.upper()))
+            for key in ("notes", "columns", "plots")
+            if hasattr(module, key.upper())
+        },
         "command": f"just bench {name}{' --quick' if quick else ''}",
         "commit": commit(),
         "seed": module.SEED,
+        **({"data": digest_of(module.READS)} if hasattr(module, "READS") else {}),
         "machine": describe_machine(),
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
     }

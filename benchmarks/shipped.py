@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from model import Calibration, TrainedModel
 
 SEED, PANELS = 0, ("osmfish-cortex",)
+READS = ("training_sources.toml",)
 FOLDER = Path(__file__).resolve().parent / "data"
 SHIPPED = Path(__file__).resolve().parents[1] / "model" / "shipped"
 NAME, MOST, CALIBRATING, RISK = "tiny", 512, 1_500, 0.1

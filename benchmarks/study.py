@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 SEED = 0
+READS = (
+    "training_sources.toml",
+    "bio/grn/scprint2_TFs_ensembl_13species.txt.gz",
+    "bio/grn/omnipath_tf_target_human.parquet",
+)
 FOLDER = Path(__file__).resolve().parent / "data"
 STEPS, BATCH, LENGTH, SHORTEST = 100, 16, 160, 64
 COLUMNS = ("variant", "seeds", "parameters", "cells/s", "denoise_nll", "generate_nll", "masked_nll", "denoise_error")
@@ -62,12 +67,12 @@ def _beginning(folder: Path) -> Any:
     """Return the transcription factors and the prior gene network that two variants need, where they are at hand."""
     import pandas as pd
 
-    from benchmarks.training_cells import DATA
+    from benchmarks.bench_data import SHARED
     from catalog.model_places import read_network
     from model import Beginning
 
-    factors = DATA.parent / "bio" / "grn" / "scprint2_TFs_ensembl_13species.txt.gz"
-    network = DATA.parent / "bio" / "grn" / "omnipath_tf_target_human.parquet"
+    factors = SHARED / "bio" / "grn" / "scprint2_TFs_ensembl_13species.txt.gz"
+    network = SHARED / "bio" / "grn" / "omnipath_tf_target_human.parquet"
     if not (factors.exists() and network.exists()):
         return Beginning()
     edges = pd.read_parquet(network)[["source", "target"]]

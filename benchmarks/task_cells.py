@@ -86,13 +86,13 @@ def _datasets(model: TrainedModel, cells: Cells) -> Iterator[tuple[int, int, Num
         mine = test[cells.codes("organism", test) == code]
         datasets = cells.codes("dataset", mine)
         for dataset in np.unique(datasets).tolist():
-            genes = _known_genes(model, cells, code, dataset)
+            genes = known_genes(model, cells, code, dataset)
             there = mine[datasets == dataset]
             if genes.sum() >= GENES and len(there) >= NEAREST:
                 yield code, dataset, there, genes
 
 
-def _known_genes(model: TrainedModel, cells: Cells, organism: int, dataset: int) -> npt.NDArray[np.bool_]:
+def known_genes(model: TrainedModel, cells: Cells, organism: int, dataset: int) -> npt.NDArray[np.bool_]:
     """Return which genes of an organism a dataset measured and the model knows."""
     genes = cells.genes()
     ids = genes.loc[genes["organism"] == organism, "feature_id"]

@@ -1,13 +1,12 @@
 """What a trained model is good for, beside what is simple: denoising, imputing, naming and embedding unseen donors.
 
-The model and its cells are those of the pre-training benchmark (pretrain.py), or PANATLAS_BENCH_MODEL, a folder, and
-PANATLAS_BENCH_PACK. Every method of a table sees the same cells and molecules. task_baselines.py has the other methods,
-task_labels.py the labels, task_cells.py draws. A run that was stopped goes on where it stopped (kept_parts.py).
+The model is the shipped one, its cells those it was trained on, or others (bench_data.py). Every method of a table sees
+the same cells and molecules. task_baselines.py has the other methods, task_labels.py the labels, task_cells.py draws. A
+run that was stopped goes on where it stopped (kept_parts.py).
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from model import InferenceOptions, TrainedModel
 
 SEED = 0
+READS = ("training_sources.toml", "model")
 FOLDER = Path(__file__).resolve().parent / "data"
 SEEDS, CELLS, KEPT, HIDDEN, IMPUTED, NEAREST = 3, 1_000, 0.4, 300, 120, drawing.NEAREST
 """Runs; cells in all; share of the molecules that is seen; genes that are hidden; cells whose genes are imputed;
@@ -38,6 +38,12 @@ COLUMNS = (
     "method", "cells", "nll", "nll mixed", "pearson", "scale", "accuracy", "macro-F1", "hierarchical F1", "balanced",
     "left out", "failures", "s per 1,000 cells",
 )  # fmt: skip
+PLOTS = (
+    {"table": "labels", "by": "method", "value": "macro-F1", "better": "more", "ours": ["the model"]},
+    {"table": "embedding", "by": "method", "value": "silhouette", "better": "more", "ours": ["the model"]},
+    {"table": "imputation", "by": "method", "value": "nll mixed", "better": "less", "ours": ["the model"]},
+    {"table": "denoising", "by": "method", "value": "nll mixed", "better": "less", "ours": ["the model"]},
+)
 NOTES = (
     f"Cells are of test donors, which nothing was trained or chosen on; each of {SEEDS} seeds draws cells, "
     "molecules and genes. ± is half of the 95% t interval over the seeds.",
@@ -63,12 +69,12 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
     """Return a row per task and method."""
     import torch
 
-    from benchmarks.training_cells import training_pack
+    from benchmarks.bench_data import scored_cells, scored_model
     from loaders import open_cells
     from model import load_model
 
-    model = load_model(os.environ.get("PANATLAS_BENCH_MODEL", FOLDER / "pretrain" / "model"))
-    cells = open_cells(os.environ.get("PANATLAS_BENCH_PACK") or training_pack(FOLDER / "training"))
+    model = load_model(scored_model())
+    cells = open_cells(scored_cells())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one core, as the simple methods
     rows, tables = drawing.describe_held(model, cells), defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
@@ -85,7 +91,7 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
     finally:
         torch.set_num_threads(threads)
     for title, table in tables.items():
-        rows += [{"table": title, "method": method, **_told(found)} for method, found in table.items()]
+        rows += [{"table": title, "method": method, **with_intervals(found)} for method, found in table.items()]
     missing = {"MAGIC": ("denoising", peers["magic"]), "CellTypist": ("labels: cell_type", peers["celltypist"])}
     for method, (title, why) in missing.items():
         if why.startswith("not run"):
@@ -114,7 +120,7 @@ def _parts(
     seed, quick = run
     held = list(drawing.held_cells(model, cells, 60 if quick else CELLS // SEEDS, seed))
     few = list(drawing.held_cells(model, cells, 12 if quick else IMPUTED // SEEDS, seed))
-    how = (_options(model), peers["celltypist"], folder)
+    how = (context_options(model), peers["celltypist"], folder)
     return {
         "labels": lambda: task_labels.score_labels(model, cells, held, seed, how),
         "embedding": lambda: {"embedding": _embedding(model, cells, held, seed)},
@@ -143,14 +149,14 @@ def _peers(folder: Path, *, quick: bool) -> dict[str, str]:
     }
 
 
-def _options(model: TrainedModel) -> InferenceOptions:
+def context_options(model: TrainedModel) -> InferenceOptions:
     """Return contexts as in the model's training."""
     from model.inference import InferenceOptions
 
     return InferenceOptions(device="cpu")
 
 
-def _told(found: dict[str, list[float]]) -> dict[str, Any]:
+def with_intervals(found: dict[str, list[float]]) -> dict[str, Any]:
     """Return means with half of their intervals."""
     from scipy.stats import t
 
@@ -166,7 +172,7 @@ def _told(found: dict[str, list[float]]) -> dict[str, Any]:
     return out
 
 
-def _reread(held: Held, counts: npt.NDArray[np.float64], genes: npt.NDArray[np.object_]) -> Cells:
+def cells_of_counts(held: Held, counts: npt.NDArray[np.float64], genes: npt.NDArray[np.object_]) -> Cells:
     """Return cells of these counts, as any AnnData would be read."""
     import anndata as ad
     import pandas as pd
@@ -199,8 +205,8 @@ def _denoising(model: TrainedModel, held: list[Held], seed: int, magic: tuple[st
     from model.denoising import denoise
 
     def ours(one: Held, seen: npt.NDArray[np.float64], told: Any = "genes") -> npt.NDArray[Any]:
-        again, genes = _reread(one, seen, one.genes), one.genes.tolist()
-        return denoise(model, again, genes=genes, depth=1 / KEPT, told=told, options=_options(model)).expected
+        again, genes = cells_of_counts(one, seen, one.genes), one.genes.tolist()
+        return denoise(model, again, genes=genes, depth=1 / KEPT, told=told, options=context_options(model)).expected
 
     methods: dict[str, Callable[[Held, npt.NDArray[np.float64]], npt.NDArray[Any]]] = {
         "the model": ours,
@@ -247,8 +253,8 @@ def _imputation(model: TrainedModel, cells: Cells, held: list[Held], seed: int) 
         near = drawing.nearest(train[:, np.flatnonzero(~hidden)], shown, seed)
         pooled = np.stack([np.asarray(train[rows].sum(0), dtype=np.float64)[0] for rows in near])
         around = pooled[:, hidden] / np.maximum(pooled[:, ~hidden].sum(1, keepdims=True), 1)
-        again, genes = _reread(one, shown, one.genes[~hidden]), one.genes[hidden].tolist()
-        ours = impute(model, again, genes, options=_options(model)).expected
+        again, genes = cells_of_counts(one, shown, one.genes[~hidden]), one.genes[hidden].tolist()
+        ours = impute(model, again, genes, options=context_options(model)).expected
         for name, told in (
             ("the model", ours), ("gene means", flat), ("nearest training cells", around * shown.sum(1, keepdims=True))
         ):  # fmt: skip
@@ -276,7 +282,7 @@ def _embedding(model: TrainedModel, cells: Cells, held: list[Held], seed: int) -
         kinds = np.unique(words[scored])
         if len(kinds) < 2:
             continue
-        blocks = read_cells(model, cells, one.numbers, _options(model))
+        blocks = read_cells(model, cells, one.numbers, context_options(model))
         ours = np.concatenate([read.encoded.embedding.cpu().numpy() for read in blocks])
         for name, places in (("the model", ours), ("PCA", drawing.components(one.counts, one.counts[:1], seed)[0])):
             points, truth = places[scored], words[scored]

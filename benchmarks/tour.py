@@ -1,7 +1,7 @@
 """The disease study of docs/tour.md, every command and fence of the page run in order: its numbers, and what it takes.
 
-The files are those of ../shared/data beside the checkout, or of PANATLAS_BENCH_DATA; the model that of the pre-training
-benchmark, or PANATLAS_BENCH_MODEL. Nothing is typed twice: the page is the program, and this script its reader.
+The files are those of ../shared/data beside the checkout, or of PANATLAS_BENCH_DATA; the model is the shipped one, or
+PANATLAS_BENCH_MODEL. Nothing is typed twice: the page is the program, and this script its reader.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench_data import SHARED, scored_model
+
 SEED = 0
+READS = (
+    "data/human_lung_luad_laughney_4primary.h5ad",
+    "data/human_bal_covid_liao_C144C149_labelled.h5ad",
+    "data/human_pbmc_ifnb_kang_unlabelled11k.h5ad",
+    "data/human_pbmc_ifnb_kang_extra_labels.csv.gz",
+    "model",
+)
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "tour.md"
 FENCE = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -40,8 +49,8 @@ NOTES = (
 
 def main(*, quick: bool) -> list[dict[str, Any]]:
     """Return the rows of the page's tables, and how long each step took."""
-    data = Path(os.environ.get("PANATLAS_BENCH_DATA", HERE.parent.parent / "shared" / "data"))
-    model = Path(os.environ.get("PANATLAS_BENCH_MODEL", HERE / "data" / "pretrain" / "model")).absolute()
+    data = Path(os.environ.get("PANATLAS_BENCH_DATA", SHARED / "data"))
+    model = scored_model()
     if quick or not (data.is_dir() and model.is_dir()):
         why = "quick: the study has one size" if quick else f"no {data if model.is_dir() else model}"
         return [{"table": "steps", "what": "the tour", "note": f"not run: {why}"}]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from benchmarks.bench_data import SHARED
+
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parent.parent / "shared" / "data"
+DATA = SHARED / "data"
 RELEASE = "train-1"
 PINS: dict[str, tuple[str, ...]] = {
     "validation": (

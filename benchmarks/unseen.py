@@ -6,7 +6,6 @@ training cells as in tasks.py; the studies are those of unseen_sources.toml. A r
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections import defaultdict
@@ -32,11 +31,16 @@ if TYPE_CHECKING:
 
 SEED, SEEDS, CELLS = 0, 3, 1_000
 """First seed; runs; cells of a study that are drawn for each."""
+READS = ("training_sources.toml", "unseen_sources.toml", "model")
 DEPTHS, LENGTHS, POPULATION = (1.0, 0.25, 0.0625), (200, 800, 2_200, 8_000), (10, 200)
 """Shares of the molecules that are seen; genes of a context; cells of a rare population."""
 LEFT_OUT = {"liao-lavage": ("C144",)}
 """Donors whose cells are in training files, too."""
 COLUMNS = ("method", "cells", "accuracy", "balanced", "macro-F1", "nll", "nll mixed", "pearson", "best in", "failures")
+PLOTS = (
+    {"table": "labels", "by": "method", "value": "macro-F1", "better": "more", "ours": ["the model"]},
+    {"table": "denoising", "by": "method", "value": "nll mixed", "better": "less", "ours": ["the model"]},
+)
 NOTES = (
     f"Two human studies of which the model saw no cell, no donor; each of {SEEDS} seeds draws up to {CELLS:,} cells. "
     "± is half of the 95% t interval over the seeds; the donors are the same, so it says nothing of others.",
@@ -71,12 +75,13 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
     """Return a row per study, condition and method."""
     import torch
 
-    from benchmarks.training_cells import training_pack, unseen_pack
+    from benchmarks.bench_data import scored_cells, scored_model
+    from benchmarks.training_cells import unseen_pack
     from loaders import open_cells
     from model import load_model
 
-    model = load_model(os.environ.get("PANATLAS_BENCH_MODEL", tasks.FOLDER / "pretrain" / "model"))
-    train = open_cells(os.environ.get("PANATLAS_BENCH_PACK") or training_pack(tasks.FOLDER / "training"))
+    model = load_model(scored_model())
+    train = open_cells(scored_cells())
     unseen = open_cells(unseen_pack(tasks.FOLDER / "unseen"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -107,7 +112,7 @@ def _magic(folder: Path) -> str:
 def _told(found: dict[str, list[float]]) -> dict[str, Any]:
     """Return means with intervals, and sums of what is counted."""
     counted = {name: int(sum(found[name])) for name in ("cells", "best in", "failures") if name in found}
-    return tasks._told({name: values for name, values in found.items() if name not in counted}) | counted
+    return tasks.with_intervals({name: values for name, values in found.items() if name not in counted}) | counted
 
 
 def _seen(model: TrainedModel, unseen: Cells) -> list[dict[str, Any]]:
@@ -144,7 +149,7 @@ def _studies(model: TrainedModel, unseen: Cells, seed: int, most: int) -> list[S
     out = []
     ids = unseen.genes()["feature_id"].to_numpy(dtype=object)
     for code, name in enumerate(unseen.about["vocabulary"]["dataset"]):
-        known = drawing._known_genes(model, unseen, 0, code)
+        known = drawing.known_genes(model, unseen, 0, code)
         there = _of_study(unseen, code, name)
         drawn = np.sort(np.random.default_rng((seed, code)).permutation(there)[:most])
         counts = drawing.read_counts(unseen, drawn, len(known))[:, known].toarray().astype(np.float64)
@@ -155,7 +160,7 @@ def _studies(model: TrainedModel, unseen: Cells, seed: int, most: int) -> list[S
 def _cells_of(study: Study, counts: npt.NDArray[np.float64]) -> Cells:
     """Return the study's cells with these counts, as any AnnData would be read."""
     held = drawing.Held(study.name, "homo_sapiens", np.arange(len(counts)), None, study.genes, study.columns)
-    return tasks._reread(held, counts, study.genes)
+    return tasks.cells_of_counts(held, counts, study.genes)
 
 
 def _labels(model: TrainedModel, train: Cells, study: Study, seed: int, tables: dict[str, Any]) -> None:
@@ -167,10 +172,10 @@ def _labels(model: TrainedModel, train: Cells, study: Study, seed: int, tables: 
     space = model.vocabulary.labels["cell_type"]
     higher = _nearest_above(sorted({*classes, *space.classes[: space.n_leaves]}), sorted(set(study.types)))
     asked = np.isin(study.types, [higher[one] for one in set(classes) if one in higher])
-    for depth in DEPTHS:
-        seen, _ = simple.thinned(study.counts, depth, seed) if depth < 1 else (study.counts, None)
-        found = _simple_labels(learnt, classes, seen[asked], seed)
-        cells = _cells_of(study, seen[asked])
+    shown = [study.counts if depth == 1 else simple.thinned(study.counts, depth, seed)[0] for depth in DEPTHS]
+    shown = [counts[asked] for counts in shown]
+    for depth, seen, found in zip(DEPTHS, shown, _simple_labels(learnt, classes, shown, seed), strict=True):
+        cells = _cells_of(study, seen)
         for length in (None, *LENGTHS) if depth == 1 else (None,):
             told = leaf_logits(model, cells, None, InferenceOptions(device="cpu", length=length))["cell_type"]
             name = "the model" if length is None else f"the model, contexts of {length:,} genes"
@@ -189,22 +194,26 @@ def _taught_by(train: Cells, study: Study, seed: int) -> tuple[Words, sp.csr_mat
     return types[drawn], counts[:, study.columns]
 
 
-def _simple_labels(learnt: sp.csr_matrix, classes: Words, seen: npt.NDArray[np.float64], seed: int) -> dict[str, Words]:
-    """Return what methods tell that were taught by training cells."""
+def _simple_labels(
+    learnt: sp.csr_matrix, classes: Words, shown: list[npt.NDArray[np.float64]], seed: int
+) -> list[dict[str, Words]]:
+    """Return what methods tell that were taught by training cells, for each of some sets of cells."""
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    places, others = drawing.components(learnt, seen, seed)
+    places, others = drawing.components(learnt, np.vstack(shown), seed)
+    ends = np.cumsum([len(counts) for counts in shown])[:-1]
     methods: dict[str, Any] = {
         "majority": DummyClassifier(strategy="most_frequent"),
         "nearest by PCA": KNeighborsClassifier(drawing.NEAREST),
         "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)),
     }
     words, codes = np.unique(classes.astype(str), return_inverse=True)
-    return {name: words[one.fit(places, codes).predict(others)].astype(object) for name, one in methods.items()}
+    told = {name: np.split(words[one.fit(places, codes).predict(others)], ends) for name, one in methods.items()}
+    return [{name: parts[at].astype(object) for name, parts in told.items()} for at in range(len(shown))]
 
 
 def _nearest_above(told: list[str], authors: list[str]) -> dict[str, str]:
@@ -242,7 +251,7 @@ def _rare(model: TrainedModel, study: Study, seed: int, magic: tuple[str, Path],
     seen, unseen = simple.thinned(study.counts, tasks.KEPT, seed)
 
     def ours(told: Any) -> npt.NDArray[Any]:
-        cells, genes, how = _cells_of(study, seen), study.genes.tolist(), tasks._options(model)
+        cells, genes, how = _cells_of(study, seen), study.genes.tolist(), tasks.context_options(model)
         return denoise(model, cells, rows, genes=genes, depth=1 / tasks.KEPT, told=told, options=how).expected
 
     methods: dict[str, Any] = {

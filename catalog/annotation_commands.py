@@ -19,7 +19,6 @@ from atlas import Finding, frames, preflight
 from loaders import RelabelledCells
 from model import (
     AuditOptions,
-    InferenceOptions,
     audit_labels,
     compare_terms,
     held_out_donors,
@@ -97,7 +96,7 @@ def calibrate(
         raise CatalogInputError("output", str(path), "a file whose name ends in .json")
     if path.exists() and not options.force:
         raise CatalogInputError("output", str(path), "a file that does not exist yet; --force writes over it")
-    model, reading = load_model(folder), _reading(options)
+    model, reading = load_model(folder), inputs.plain_options(options)
     with closing(_open(source, model, options, {})) as asked:
         show.show_findings(people, [one for one in asked.findings if one.severity == "warning"])
         splits = held["splits"] or (None if asked.in_file else ("validation", "test"))
@@ -138,7 +137,7 @@ def audit(
     if label not in LABELS:
         raise CatalogInputError("label", label, f"one of {', '.join(LABELS)}")
     folder = inputs.find_model(options.model)
-    model, reading = load_model(folder), _reading(options)
+    model, reading = load_model(folder), inputs.plain_options(options)
     with closing(_open(source, model, options, {} if column is None else {label: column})) as asked:
         seen = seen_before(model.ledger, asked.cells, asked.numbers)
         calibration, _, unused = find_calibration(file, folder, model, reading)
@@ -237,12 +236,6 @@ def _known(organism: str, model: TrainedModel) -> str:
         allowed = f"--organism with one that the model knows: {', '.join(model.vocabulary.organisms)}"
         raise CatalogInputError("organism", organism, allowed)
     return name
-
-
-def _reading(options: LabelledOptions) -> InferenceOptions:
-    return InferenceOptions(
-        length=options.length, batch_size=options.batch_size, device=options.device, least_genes=options.least_genes
-    )
 
 
 def _facts_of_label(made: Calibration, label: str, found: LabelCoverage) -> dict[str, Any]:

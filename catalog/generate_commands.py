@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 
 from model import (
-    InferenceOptions,
     Swap,
     compare_changes,
     context_of,
@@ -61,7 +60,7 @@ def counterfactual(source: str, output: Path, how: CounterfactualOptions, option
     if not 0 <= how.mix <= 1:
         raise CatalogInputError("mix", how.mix, "0 to 1")
     folder = inputs.find_model(options.model)
-    model, reading = load_model(folder), _reading(options)
+    model, reading = load_model(folder), inputs.plain_options(options)
     with ExitStack() as open_:
         given = open_.enter_context(closing(inputs.open_input(source, model, options.organism, options.layer)))
         other = given
@@ -126,7 +125,8 @@ def embed_genes(source: str | None, output: Path, chosen: tuple[Sequence[str], i
     else:
         with closing(inputs.open_input(source, model, options.organism, options.layer)) as given:
             numbers = given.numbers[chosen_cells(given.obs, only)]
-            found = embed_genes_in_cells(model, given.cells, numbers, least_cells=least, options=_reading(options))
+            reading = inputs.plain_options(options)
+            found = embed_genes_in_cells(model, given.cells, numbers, least_cells=least, options=reading)
             facts = {"cells": len(numbers), "content_sha256": given.cells.about["content_sha256"]}
     obs = pd.DataFrame({"organism": found.organisms}, index=pd.Index(found.ids, dtype=object))
     obs["feature_name"] = _symbols(found.ids, found.organisms)
@@ -183,12 +183,6 @@ class _Rows:
         for name, part in zip(LAYERS, rows, strict=True):
             self._result.append(f"layers/{name}", part)
         self._done += len(rows[0])
-
-
-def _reading(options: ReadingOptions) -> InferenceOptions:
-    return InferenceOptions(
-        length=options.length, batch_size=options.batch_size, device=options.device, least_genes=options.least_genes
-    )
 
 
 def _check_places(output: Path, *sources: str | None, force: bool) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from loaders import Cells
     from model import TrainedModel
 
+    from .cli_reading import ReadingOptions
     from .cli_tasks import TaskOptions
 
 RELEASE = "release:"
@@ -161,6 +162,13 @@ def reading_options(options: TaskOptions, model: TrainedModel) -> InferenceOptio
         neighbours=options.neighbours,
         device=options.device,
         least_genes=options.least_genes,
+    )
+
+
+def plain_options(options: ReadingOptions) -> InferenceOptions:
+    """Return what is shown of cells, of commands without presets."""
+    return InferenceOptions(
+        length=options.length, batch_size=options.batch_size, device=options.device, least_genes=options.least_genes
     )
 
 

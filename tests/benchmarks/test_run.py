@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import json
 import re
 
 import pytest
+
+from benchmarks import bench_data
 
 
 @pytest.fixture
@@ -79,3 +82,21 @@ def test_without_a_name_they_are_listed_and_a_wrong_one_is_refused(toy, capsys):
         toy.main(["nonsense"])
     assert refused.value.code == 2
     assert "there are: toy" in capsys.readouterr().err
+
+
+def test_digests_of_data_follow_names_and_bytes_and_count_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_data, "SHARED", tmp_path)
+    monkeypatch.setattr(bench_data, "HERE", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.h5ad").write_bytes(b"1")
+    (tmp_path / "list.toml").write_text('[[source]]\nuri = "{data}/a.h5ad"\n[[source]]\nuri = "{data}/b.h5ad"\n')
+    first = bench_data.digest_of(["data/*.h5ad"])
+    line = f"data/a.h5ad {hashlib.sha256(b'1').hexdigest()}\n"
+    assert first == {"files": 1, "sha256": hashlib.sha256(line.encode()).hexdigest()}
+    assert bench_data.digest_of(["list.toml"]) == first | {"missing": 1}
+    (tmp_path / "data" / "b.h5ad").write_bytes(b"1")
+    whole = bench_data.digest_of(["list.toml"])
+    assert whole["files"] == 2
+    assert whole["sha256"] != first["sha256"]
+    (tmp_path / "data" / "a.h5ad").write_bytes(b"2")
+    assert bench_data.digest_of(["list.toml"])["sha256"] != whole["sha256"]

@@ -128,7 +128,7 @@ def test_the_mixture_is_chosen_on_other_cells_than_it_scores():
 def test_intervals_are_students():
     values = [1.0, 1.2, 1.7]
     low, high = t.interval(0.95, 2, loc=np.mean(values), scale=np.std(values, ddof=1) / np.sqrt(3))
-    told = tasks._told({"nll": values, "cells": [3, 4, 5]})
+    told = tasks.with_intervals({"nll": values, "cells": [3, 4, 5]})
     assert told["cells"] == 12
     mean, half = map(float, told["nll"].split(" ± "))
     assert (mean, half) == (pytest.approx(np.mean(values), abs=1e-4), pytest.approx((high - low) / 2, abs=1e-4))

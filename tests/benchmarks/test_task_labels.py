@@ -144,4 +144,8 @@ def test_the_scores_of_seeds_are_put_side_by_side():
     tables: dict = {"t": {"m": {"x": [1.0], "cells": [3]}}}
     tasks._join(tables, {"t": {"m": {"x": [2.0], "cells": [4]}}})
     assert tables == {"t": {"m": {"x": [1.0, 2.0], "cells": [3, 4]}}}
-    assert tasks._told({**tables["t"]["m"], "failures": [1, 0]}) | {"x": None} == {"x": None, "cells": 7, "failures": 1}
+    assert tasks.with_intervals({**tables["t"]["m"], "failures": [1, 0]}) | {"x": None} == {
+        "x": None,
+        "cells": 7,
+        "failures": 1,
+    }
