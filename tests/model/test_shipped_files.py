@@ -8,7 +8,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from atlas import ContractError
+from atlas import ContractError, IngestOptions, load_manifest
+from atlas.look import SourceLook, dataset_id_of
 from loaders import CellsError, SourceCells
 from model import Calibration, load_model, seen_before, shipped_model
 from model.shipped_files import SHIPPED
@@ -62,3 +63,31 @@ def test_it_has_seen_no_cell_that_may_not_train_shipped_weights(shipped, shared)
         assert (found["cells"] > found["not_found"]) == (use == "train"), (name, found)
         judged[use] += 1
     assert min(judged.values()) >= 3, judged
+
+
+@pytest.mark.shared
+def test_training_manifests_name_the_files_that_may_train_and_unseen_ones_the_others(repo, shared):
+    readme = (shared / "data" / "README.md").read_text()
+    told = dict(re.findall(r"^\| (\S+) \|.*\| (train|local) \|", readme, re.MULTILINE))
+    named = {
+        name: set(re.findall(r'"\{data\}/([^."]+)', (repo / "benchmarks" / f"{name}_sources.toml").read_text()))
+        for name in ("training", "unseen")
+    }
+    assert named["training"] == {name.split(".")[0] for name, use in told.items() if use == "train"}
+    assert named["unseen"] <= {name for name, use in told.items() if use == "local"}
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_every_cell_it_has_seen_is_of_a_training_file(shipped, repo, shared, tmp_path):
+    manifest = tmp_path / "training.toml"
+    text = (repo / "benchmarks" / "training_sources.toml").read_text()
+    manifest.write_text(text.replace("{data}", str(shared / "data")))
+    left = np.unique(shipped.ledger.count_hash)
+    for source in load_manifest(manifest):
+        with SourceLook(source, IngestOptions(doublets=False, neighbours=False)) as look:
+            obs = look.prepare(dataset_id_of(source, look.prove())).obs
+        mine = np.array([int(one[:16], 16) for one in obs["count_hash"]], dtype=np.uint64)
+        assert np.isin(mine, shipped.ledger.count_hash).any(), f"no cell of {source.id} was seen"
+        left = np.setdiff1d(left, mine)
+    assert not len(left)
