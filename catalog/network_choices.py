@@ -28,7 +28,6 @@ from model import head_selection as selections
 
 from . import model_places as places
 from .errors import CatalogInputError
-from .result_files import digest_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,11 +197,21 @@ def known_of(path: Path | None, organism: str) -> frozenset[tuple[str, str]]:
     return frozenset(zip(frame["regulator"].astype(str), frame["target"].astype(str), strict=True))
 
 
-def kept(network: GeneNetwork, edges: EdgeOptions) -> GeneNetwork:
-    """Return the edges that are wanted of a network, and in its facts how many each step left."""
+def kept(network: GeneNetwork, edges: EdgeOptions, digest: str | None = None) -> GeneNetwork:
+    """Return the edges that are wanted of a network, and in its facts how many each step left.
+
+    Parameters
+    ----------
+    network
+        The network, already of known edges only where these are asked for.
+    edges
+        What is wanted.
+    digest
+        Of the file of known edges as it was read, which may be another one by now.
+    """
     steps: list[dict[str, Any]] = []
     if edges.known is not None:
-        name, digest = edges.known.name, digest_of_file(edges.known)
+        name = edges.known.name
         steps.append({"kept": "known", "file": name, "sha256": digest, "edges": len(network)})
     if edges.above is not None:
         network = edges_above(network, edges.above)

@@ -84,13 +84,14 @@ def grn(
             _prove_key(asked, numbers, _edgeless(readout, model if needs_model else None, name), options)
         findings = _findings(asked, model if needs_model else None, numbers, scored)
         show.show_findings(people, [one for one in findings if one.severity == "warning"])
+        known = None if edges.known is None else digest_of_file(edges.known)
         how = _how(asked, model if needs_model else None, numbers, chosen, options, (edges, scored))
         choice, unknown = choices.chosen_genes(asked, numbers, genes, options)
         if choice.kind == "across":
             choice = replace(choice, against=others)
         with people.status(f"{readout}: {len(numbers):,} cells") if people.is_terminal else nullcontext():
             network = _infer(asked, model, numbers, choice, chosen, how, edges)
-        network = _told(choices.kept(network, edges), asked, name)
+        network = _told(choices.kept(network, edges, known), asked, name)
     where = _write(network, asked, output, options)
     facts = network.facts
     receipt = {

@@ -112,7 +112,7 @@ class LossConfig:
     expression: Literal["zinb", "nb", "mse", "zinb+mse"] = "zinb+mse"
     """Likelihood of counts, and whether the squared error of log shares is added."""
     mse: float = 0.5
-    """Weight of the squared error in `zinb+mse`."""
+    """Weight of the squared error in `zinb+mse`; generation has none."""
     denoise: float = 1.0
     """Weight of each denoising pass."""
     generate: float = 1.0

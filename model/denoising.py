@@ -237,7 +237,7 @@ def look(model: TrainedModel, read: ReadCells, plan: Plan) -> Shown:
     measured = there.sum(1)
     unseen = ((counts == 1).sum(1) + 1) / (total + 2) * (measured > expressed)
     unseen = torch.where(expressed == 0, 1.0, unseen)
-    rest = there * (counts == 0) * gene_shares(model)
+    rest = there * (counts == 0) * gene_shares(model).to(counts.device)
     whole = rows.offsets.diff() == measured
     each = (1 - unseen) / total.clamp(min=1)
     values = model.network.express(read.encoded, rows, batch.depth * plan.times, torch.ones_like(batch.depth))

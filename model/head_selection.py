@@ -94,6 +94,7 @@ class HeadSelection:
             said = json.loads(text)
             if not isinstance(said, dict) or said.pop("format", None) != FORMAT:
                 raise ModelInputError("text", text[:60], f"the JSON of {FORMAT}")
+            said.setdefault("targets", [])  # which the first ones did not have
             if set(said) != {one.name for one in fields(cls)}:
                 raise ModelInputError("text", sorted(said), "what HeadSelection.to_json wrote")
             for name in ("weights", "precision"):

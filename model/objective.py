@@ -2,7 +2,8 @@
 
 The full pass carries independence, divergence and, decoded from its cell tokens alone, generation; each denoising and
 masking pass carries expression and is a second view for the contrastive term; all passes carry labels. Losses are means
-over cells of means over genes, so that long contexts weigh like short ones. `LossConfig` holds the weights; a
+over cells of means over genes, so that long contexts weigh like short ones; generation, which is of all measured genes
+whatever the context, is a mean over cells of sums over the expressed genes' number. `LossConfig` holds the weights; a
 fine-tuning (tuning.py) takes some of the terms, and may add the discrepancy between batches.
 """
 
@@ -170,7 +171,8 @@ class Objective(nn.Module):
     def _generation(self, network: Network, encoded: Encoded, batch: CellBatch, rows: Ragged) -> Tensor:
         """Return the loss of what is decoded from cell tokens, as if of all genes that the cells' datasets measured.
 
-        A context has more of the expressed genes than of others, which would teach that rare genes are common.
+        A context has more of the expressed genes than of others, which would teach that rare genes are common. It is
+        the likelihood alone, without the squared error of `zinb+mse`, which is of shares among the genes of a context.
         """
         cells, kind = encoded.compressed.restored, self.config.losses.expression
         if kind == "mse":

@@ -106,6 +106,22 @@ def test_where_all_genes_are_alike_shares_are_those_of_counts_and_of_good_and_tu
         assert np.allclose(np.sort(found, 1), np.sort(expected, 1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("told", ["genes", "cell"])
+def test_genes_without_molecules_share_what_is_unseen_by_gene_means(told, monkeypatch):
+    monkeypatch.setattr("model.denoising.PIECE", 1)  # so that each gene alone has what it is given
+    plain, some = untrained(), np.arange(0, 144, 16)
+    model = TrainedModel(deepcopy(plain.network), plain.vocabulary, plain.ledger, {})
+    place = [model.vocabulary.genes[0].index(gene) for gene in measured_ids()]
+    mean = np.random.default_rng(0).gamma(1.0, size=len(model.table))
+    with torch.no_grad():
+        model.network.linear.share.copy_(torch.from_numpy(np.log(mean)))
+    zero = small_adata().X[some].astype(np.float64) == 0
+    rest = zero * mean[place]
+    expected = unseen_shares(small_adata().X[some].astype(np.float64)) * rest / rest.sum(1, keepdims=True)
+    found = denoise(model, small_cells(), some, told=told, options=TIGHT).shares
+    assert np.allclose(found[zero], expected[zero], rtol=1e-4)
+
+
 def test_a_context_is_read_off_its_genes():
     model, numbers = untrained(expression="nb"), np.array([5, 9])
     for options in (ROOMY, WHOLE):

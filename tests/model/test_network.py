@@ -122,6 +122,16 @@ def test_genes_that_stand_for_several_count_as_several_in_the_total() -> None:
     torch.testing.assert_close(ratio, rows.spread(rows.sum(ratio) / rows.offsets.diff()))
 
 
+def test_generation_is_the_likelihood_alone_whatever_the_squared_error_weighs() -> None:
+    terms = []
+    for kind, mse in (("zinb+mse", 0.5), ("zinb+mse", 50.0), ("zinb", 0.5)):
+        network, objective = make_pair(TINY.changed(losses={"expression": kind, "mse": mse}))
+        terms.append(objective.eval()(network.eval(), *toy_batch(), torch.Generator().manual_seed(0), 1))
+    assert terms[0]["generate"] == terms[1]["generate"] == terms[2]["generate"]
+    denoised = [term for term in terms[0] if term.startswith("denoise")]
+    assert all(terms[0][name] < terms[1][name] for name in denoised)
+
+
 def test_sums_over_contexts_are_estimates_of_sums_over_all_genes() -> None:
     cells = small_cells()
     vocabulary = make_vocabulary(cells)
