@@ -43,6 +43,7 @@ REGISTRY = {
     "inference_scale": "inference_scale.py",  # 100,000 cells of a file: time, memory, what the fast preset loses
     "tasks": "tasks.py",  # a trained model on donors it never saw, beside simple methods
     "unseen": "unseen.py",  # studies no weights saw: cell types at any depth and context, denoising of the rare
+    "platforms": "platforms.py",  # denoising on technologies that no training cell was measured by
     "integration": "integration.py",  # its embedding beside PCA, Harmony and scVI by scib-metrics
     "grn_scale": "grn_scale.py",  # time and memory of gene networks at 1,000 to 16,000 genes
     "networks": "networks.py",  # gene networks beside public references, every read-out and simple method

@@ -116,6 +116,19 @@ def read_counts(cells: Cells, numbers: Numbers, n_genes: int) -> sp.csr_matrix:
     return sp.csr_matrix((rows.counts, rows.indices, rows.indptr), shape=(len(numbers), n_genes))
 
 
+def cells_of_counts(held: Held, counts: npt.NDArray[np.float64], genes: npt.NDArray[np.object_]) -> Cells:
+    """Return cells of these counts, as any AnnData would be read."""
+    import anndata as ad
+    import pandas as pd
+    import scipy.sparse as sp
+
+    from loaders import AnnDataCells
+
+    obs = pd.DataFrame(index=[f"{held.dataset}-{number}" for number in held.numbers])
+    var = pd.DataFrame(index=genes.astype(str))
+    return AnnDataCells(ad.AnnData(sp.csr_matrix(counts.astype(np.float32)), obs, var), held.organism)
+
+
 def training_cells(
     cells: Cells, organism: str, seed: int, among: npt.NDArray[np.bool_] | None = None
 ) -> tuple[Numbers, sp.csr_matrix]:

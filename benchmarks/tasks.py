@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks import task_cells as drawing
 from benchmarks import task_labels
@@ -59,7 +57,7 @@ NOTES = (
     "Embedding: per dataset, against its cell types; k-means with as many clusters as types; silhouettes from 0 to 1. "
     "No batch score: a dataset has one test donor. PCA is of the very cells that are clustered, without their types.",
 )
-COUNTED = ("cells", "left out", "failures")
+COUNTED = ("cells", "left out", "failures", "best in", "seen by the model")
 """Scores that are added up over the seeds."""
 Table = dict[str, dict[str, list[float]]]
 """Mean of each score by method, seed by seed."""
@@ -172,19 +170,6 @@ def with_intervals(found: dict[str, list[float]]) -> dict[str, Any]:
     return out
 
 
-def cells_of_counts(held: Held, counts: npt.NDArray[np.float64], genes: npt.NDArray[np.object_]) -> Cells:
-    """Return cells of these counts, as any AnnData would be read."""
-    import anndata as ad
-    import pandas as pd
-    import scipy.sparse as sp
-
-    from loaders import AnnDataCells
-
-    obs = pd.DataFrame(index=[f"{held.dataset}-{number}" for number in held.numbers])
-    var = pd.DataFrame(index=genes.astype(str))
-    return AnnDataCells(ad.AnnData(sp.csr_matrix(counts.astype(np.float32)), obs, var), held.organism)
-
-
 def _table() -> Table:
     return defaultdict(lambda: defaultdict(list))
 
@@ -202,37 +187,13 @@ def _add(table: Table, method: str, found: list[dict[str, Any]], seconds: float 
 
 def _denoising(model: TrainedModel, held: list[Held], seed: int, magic: tuple[str, Path]) -> Table:
     from benchmarks import task_baselines as simple
-    from model.denoising import denoise
+    from benchmarks.task_denoising import denoising_methods, score_denoising
 
-    def ours(one: Held, seen: npt.NDArray[np.float64], told: Any = "genes") -> npt.NDArray[Any]:
-        again, genes = cells_of_counts(one, seen, one.genes), one.genes.tolist()
-        return denoise(model, again, genes=genes, depth=1 / KEPT, told=told, options=context_options(model)).expected
-
-    methods: dict[str, Callable[[Held, npt.NDArray[np.float64]], npt.NDArray[Any]]] = {
-        "the model": ours,
-        "the model, told from the cell": lambda one, seen: ours(one, seen, "cell"),
-        "raw counts": lambda _, seen: seen,
-        "gene means": lambda _, seen: np.repeat(simple.gene_means(seen), len(seen), axis=0),
-        "kNN-smoothing": lambda _, seen: simple.knn_smoothing(seen, NEAREST, seed=seed),
-        "ALRA": lambda _, seen: np.expm1(simple.alra(simple.log_normal(seen), seed=seed)),
-    }
-    if not magic[0].startswith("not run"):
-        methods["MAGIC"] = lambda _, seen: simple.magic(seen, *magic, seed=seed)
     table = _table()
-    for name, method in methods.items():
-        found, seconds, failures = [], 0.0, 0
-        for one in held:
-            seen, unseen = simple.thinned(one.dense, KEPT, seed)
-            began = time.perf_counter()
-            try:
-                told = method(one, seen)
-            except simple.PeerError as error:
-                print(f"{name} failed: {error}", flush=True)
-                told, failures = np.zeros_like(seen), failures + 1
-            seconds += time.perf_counter() - began
-            found.append(simple.scores(unseen, told, simple.gene_means(seen), seed))
-        _add(table, name, found, seconds)
-        table[name]["failures"].append(failures)
+    for name, method in denoising_methods(model, KEPT, seed, magic).items():
+        found = [score_denoising(method, one, simple.thinned(one.dense, KEPT, seed), seed) for one in held]
+        _add(table, name, [scores for scores, _, _ in found], sum(seconds for _, seconds, _ in found))
+        table[name]["failures"].append(sum(failed for _, _, failed in found))
     return table
 
 
@@ -253,7 +214,7 @@ def _imputation(model: TrainedModel, cells: Cells, held: list[Held], seed: int) 
         near = drawing.nearest(train[:, np.flatnonzero(~hidden)], shown, seed)
         pooled = np.stack([np.asarray(train[rows].sum(0), dtype=np.float64)[0] for rows in near])
         around = pooled[:, hidden] / np.maximum(pooled[:, ~hidden].sum(1, keepdims=True), 1)
-        again, genes = cells_of_counts(one, shown, one.genes[~hidden]), one.genes[hidden].tolist()
+        again, genes = drawing.cells_of_counts(one, shown, one.genes[~hidden]), one.genes[hidden].tolist()
         ours = impute(model, again, genes, options=context_options(model)).expected
         for name, told in (
             ("the model", ours), ("gene means", flat), ("nearest training cells", around * shown.sum(1, keepdims=True))

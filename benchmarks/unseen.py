@@ -19,6 +19,7 @@ import numpy.typing as npt
 from benchmarks import task_baselines as simple
 from benchmarks import task_cells as drawing
 from benchmarks import tasks
+from benchmarks.task_denoising import denoising_methods, score_denoising
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -99,7 +100,7 @@ def main(*, quick: bool) -> list[dict[str, Any]]:
     rows = _seen(model, unseen)
     for title, table in tables.items():
         for method, found in table.items():
-            rows.append({"table": title, "method": method, **_told(found)})
+            rows.append({"table": title, "method": method, **tasks.with_intervals(found)})
     return rows
 
 
@@ -107,12 +108,6 @@ def _magic(folder: Path) -> str:
     from benchmarks.loader_environments import make_environment
 
     return make_environment(folder / "magic", sys.executable, simple.MAGIC)
-
-
-def _told(found: dict[str, list[float]]) -> dict[str, Any]:
-    """Return means with intervals, and sums of what is counted."""
-    counted = {name: int(sum(found[name])) for name in ("cells", "best in", "failures") if name in found}
-    return tasks.with_intervals({name: values for name, values in found.items() if name not in counted}) | counted
 
 
 def _seen(model: TrainedModel, unseen: Cells) -> list[dict[str, Any]]:
@@ -157,10 +152,9 @@ def _studies(model: TrainedModel, unseen: Cells, seed: int, most: int) -> list[S
     return out
 
 
-def _cells_of(study: Study, counts: npt.NDArray[np.float64]) -> Cells:
-    """Return the study's cells with these counts, as any AnnData would be read."""
-    held = drawing.Held(study.name, "homo_sapiens", np.arange(len(counts)), None, study.genes, study.columns)
-    return tasks.cells_of_counts(held, counts, study.genes)
+def _held(study: Study, cells: int) -> drawing.Held:
+    """Return the study as benchmarks of held-out cells have it."""
+    return drawing.Held(study.name, "homo_sapiens", np.arange(cells), None, study.genes, study.columns)
 
 
 def _labels(model: TrainedModel, train: Cells, study: Study, seed: int, tables: dict[str, Any]) -> None:
@@ -175,7 +169,7 @@ def _labels(model: TrainedModel, train: Cells, study: Study, seed: int, tables: 
     shown = [study.counts if depth == 1 else simple.thinned(study.counts, depth, seed)[0] for depth in DEPTHS]
     shown = [counts[asked] for counts in shown]
     for depth, seen, found in zip(DEPTHS, shown, _simple_labels(learnt, classes, shown, seed), strict=True):
-        cells = _cells_of(study, seen)
+        cells = drawing.cells_of_counts(_held(study, len(seen)), seen, study.genes)
         for length in (None, *LENGTHS) if depth == 1 else (None,):
             told = leaf_logits(model, cells, None, InferenceOptions(device="cpu", length=length))["cell_type"]
             name = "the model" if length is None else f"the model, contexts of {length:,} genes"
@@ -243,41 +237,19 @@ def _scores(right: Words, guess: Words) -> dict[str, float]:
 
 def _rare(model: TrainedModel, study: Study, seed: int, magic: tuple[str, Path], tables: dict[str, Any]) -> None:
     """Score denoising of the rare types."""
-    from model.denoising import denoise
-
-    kinds, numbers = np.unique(study.types.astype(str), return_counts=True)
+    types = study.types.astype(str)
+    kinds, numbers = np.unique(types, return_counts=True)
     rare = kinds[(numbers >= POPULATION[0]) & (numbers <= POPULATION[1])]
-    rows = np.flatnonzero(np.isin(study.types.astype(str), rare))
-    seen, unseen = simple.thinned(study.counts, tasks.KEPT, seed)
-
-    def ours(told: Any) -> npt.NDArray[Any]:
-        cells, genes, how = _cells_of(study, seen), study.genes.tolist(), tasks.context_options(model)
-        return denoise(model, cells, rows, genes=genes, depth=1 / tasks.KEPT, told=told, options=how).expected
-
-    methods: dict[str, Any] = {
-        "the model": lambda: ours("genes"),
-        "the model, told from the cell": lambda: ours("cell"),
-        "raw counts": lambda: seen[rows],
-        "gene means": lambda: np.repeat(simple.gene_means(seen), len(rows), axis=0),
-        "kNN-smoothing": lambda: simple.knn_smoothing(seen, drawing.NEAREST, seed=seed)[rows],
-        "ALRA": lambda: np.expm1(simple.alra(simple.log_normal(seen), seed=seed))[rows],
-    }
-    if not magic[0].startswith("not run"):
-        methods["MAGIC"] = lambda: simple.magic(seen, *magic, seed=seed)[rows]
+    rows = np.flatnonzero(np.isin(types, rare))
+    thinned, held = simple.thinned(study.counts, tasks.KEPT, seed), _held(study, len(study.counts))
     table, by_kind = tables[f"denoising of rare populations: {study.name}"], {}
-    for name, method in methods.items():
-        try:
-            told, failed = method(), 0
-        except simple.PeerError as error:
-            print(f"{name} failed: {error}", flush=True)
-            told, failed = np.zeros_like(seen[rows]), 1
-        scores = simple.scores(unseen[rows], told, simple.gene_means(seen), seed)
+    for name, method in denoising_methods(model, tasks.KEPT, seed, magic).items():
+        scores, _, failed = score_denoising(method, held, thinned, seed, rows)
         for score, values in scores.items():
             table[name][score].append(float(np.nanmean(values)))
         table[name]["failures"].append(failed)
         table[name]["cells"].append(len(rows))
-        of = study.types.astype(str)[rows]
-        by_kind[name] = [float(np.nanmean(scores["nll mixed"][of == kind])) for kind in rare]
+        by_kind[name] = [float(np.nanmean(scores["nll mixed"][types[rows] == kind])) for kind in rare]
     best = np.argmin(list(by_kind.values()), axis=0)
     for at, name in enumerate(by_kind):
         table[name]["best in"].append(int((best == at).sum()))
