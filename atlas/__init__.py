@@ -16,7 +16,7 @@ from .filters import Where, between, contains, descendants, is_not, parse_where,
 from .findings import Finding, Receipt, Tally
 from .handle import Atlas, CellQuery, open_atlas
 from .ingest import ingest
-from .mirror import side_folder, upload_release
+from .mirror import release_part, side_folder, upload_release
 from .model_results import ResultWriter, refuse_present, write_results
 from .near_copies import NearCopies, find_near_copies
 from .neighbours import NeighbourOptions, find_neighbours, nearest_first, restrict_neighbours
@@ -86,6 +86,7 @@ __all__ = [
     "parse_where",
     "passing",
     "refuse_present",
+    "release_part",
     "repair_atlas",
     "restrict_neighbours",
     "retract",

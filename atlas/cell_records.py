@@ -52,10 +52,6 @@ MOST_COUNT = 1 << 24
 """Largest count a record holds; X keeps float32, which is exact up to here."""
 MOST_GENES = 1 << 17
 """Most genes a record may be over."""
-_VALUES = {
-    bits: np.arange(256, dtype=np.uint8)[:, None] >> np.arange(0, 8, bits, dtype=np.uint8) & np.uint8((1 << bits) - 1)
-    for bits in (2, 4)
-}  # what a byte holds, by the bits of a value: looked up ten times faster than shifted out
 _SOUND = "records as `encode_records` makes them"
 
 
@@ -97,43 +93,20 @@ class StoredRecords:
         AtlasInputError
             If the bytes are no records over so many genes.
         """
+        from . import record_loops as loops  # noqa: PLC0415 - numba, when the first record is read
+
         indptr = np.zeros(len(self) + 1, np.int64)
         np.cumsum(self.nnz, out=indptr[1:])
-        indices = self._gene_numbers(indptr, n_genes)
-        return sp.csr_matrix((self._counts(indptr), indices, indptr), shape=(len(self), n_genes))
-
-    def _gene_numbers(self, indptr: Numbers, n_genes: int) -> npt.NDArray[np.int32]:
-        """Return the gene numbers of all cells."""
-        is_gene = self.genes != SKIP
-        # One running sum over all cells, from which what the cells before added up to is taken again. It may wrap
-        # round; differences of wrapping integers are right as long as they themselves fit, and they are < 2^17.
-        ends = np.cumsum(self.genes + is_gene.astype(np.uint8), dtype=np.int32)
-        before = np.concatenate([np.zeros(1, np.int32), ends])[self.gene_starts[:-1]] + np.int32(1)
-        found = ends[is_gene]
-        if len(found) != indptr[-1]:
-            raise AtlasInputError("records", f"{len(found)} genes", f"{indptr[-1]} genes, as nnz says")
-        found -= np.repeat(before, self.nnz)
-        if len(found) and not 0 <= found.min() <= found.max() < n_genes:
-            raise AtlasInputError("n_genes", n_genes, f"more than the highest gene number, {found.max()}")
-        return found
-
-    def _counts(self, indptr: Numbers) -> npt.NDArray[np.float32]:
-        """Return the counts of all cells."""
-        firsts, ends = self.count_starts[:-1], self.count_starts[1:]
-        codes, firsts = _unpack(self.counts, firsts, self.nnz, 2)
-        values = codes.astype(np.float32) + 1
-        larger = np.flatnonzero(codes == TWO_BITS)
-        m = np.diff(np.searchsorted(larger, indptr))
-        nibbles, firsts = _unpack(self.counts, firsts, m, 4)
-        values[larger] += nibbles
-        still = nibbles == FOUR_BITS - TWO_BITS
-        k = np.diff(np.searchsorted(np.flatnonzero(still), np.concatenate([[0], np.cumsum(m)])))
-        if not np.array_equal(firsts + 3 * k, ends):
+        indices, counts = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+        strings = loops.Strings(self.genes, self.gene_starts, self.counts, self.count_starts)
+        found = loops.read(strings, n_genes, indptr, indices, counts)
+        if found == loops.GENES_DIFFER:
+            raise AtlasInputError("records", "other genes than nnz says", _SOUND)
+        if found == loops.GENE_TOO_HIGH:
+            raise AtlasInputError("n_genes", n_genes, "more than the highest gene number in the records")
+        if found == loops.COUNTS_DIFFER:
             raise AtlasInputError("records", "counts of another length than their codes say", _SOUND)
-        if k.any():
-            low, middle, high = (_cut(self.counts, firsts + i * k, k).astype(np.float32) for i in range(3))
-            values[larger[still]] += low + 256 * middle + 65_536 * high
-        return values
+        return sp.csr_matrix((counts, indices, indptr), shape=(len(self), n_genes))
 
 
 def encode_records(csr: sp.csr_matrix) -> StoredRecords:
@@ -151,95 +124,24 @@ def encode_records(csr: sp.csr_matrix) -> StoredRecords:
     """
     if csr.shape[1] > MOST_GENES:
         raise AtlasInputError("csr", f"{csr.shape[1]} genes", f"at most {MOST_GENES}")
-    indptr = csr.indptr.astype(np.int64)
-    genes, gene_starts = _encode_genes(csr.indices, indptr)
-    counts, count_starts = _encode_counts(csr.data, indptr)
-    return StoredRecords(genes, gene_starts, counts, count_starts, np.diff(indptr))
+    from . import record_loops as loops  # noqa: PLC0415 - numba, when the first record is made
 
-
-def _encode_genes(indices: np.ndarray, indptr: Numbers) -> tuple[Bytes, Numbers]:
-    """Return the bytes of `genes`, and where each cell's start."""
-    between = np.empty(len(indices), np.int32)
-    between[:1] = 0
-    np.subtract(indices[1:], indices[:-1], out=between[1:], casting="same_kind")
-    between -= 1
-    filled = indptr[:-1][np.diff(indptr) > 0]
-    between[filled] = indices[filled]
-    if len(between) and between.min() < 0:
+    indptr = csr.indptr.astype(np.int64, copy=False)
+    indices, counts = csr.indices.astype(np.int32, copy=False), _whole(csr.data)
+    gene_starts, count_starts = np.empty(len(indptr), np.int64), np.empty(len(indptr), np.int64)
+    if loops.sizes(indptr, indices, counts, gene_starts, count_starts) >= 0:
         raise AtlasInputError("csr", "genes out of order or twice", "ascending genes in each cell")
-    far = np.flatnonzero(between >= SKIP)
-    skips = between[far] // SKIP
-    between[far] -= skips * SKIP
-    before = np.concatenate([[0], np.cumsum(skips, dtype=np.int64)])
-    out = np.full(len(between) + int(before[-1]), SKIP, np.uint8)
-    is_gene = np.ones(len(out), bool)
-    is_gene[_positions(far + before[:-1], skips)] = False
-    out[is_gene] = between.astype(np.uint8)
-    return out, indptr + before[np.searchsorted(far, indptr)]
+    genes, held = np.empty(gene_starts[-1], np.uint8), np.zeros(count_starts[-1], np.uint8)
+    loops.write(indptr, indices, counts, loops.Strings(genes, gene_starts, held, count_starts))
+    return StoredRecords(genes, gene_starts, held, count_starts, np.diff(indptr))
 
 
-def _encode_counts(data: np.ndarray, indptr: Numbers) -> tuple[Bytes, Numbers]:
-    """Return the bytes of `counts`, and where each cell's start."""
+def _whole(data: np.ndarray) -> npt.NDArray[np.uint32]:
+    """Return counts as integers, or refuse what is no count that a record can hold."""
     least, most = (data.min(), data.max()) if len(data) else (1, 1)  # both NaN if any is
     if not (least >= 1 and most <= MOST_COUNT):
         raise AtlasInputError("csr", f"values from {least} to {most}", f"whole counts from 1 to {MOST_COUNT}")
     whole = data.astype(np.uint32)
     if not (whole == data).all():
         raise AtlasInputError("csr", f"the value {data[whole != data][0]}", "whole counts")
-    codes = np.minimum(whole - 1, TWO_BITS).astype(np.uint8)
-    larger = np.flatnonzero(codes == TWO_BITS)
-    over = whole[larger] - (TWO_BITS + 1)
-    still = np.flatnonzero(over >= FOUR_BITS - TWO_BITS)
-    rest = over[still] - (FOUR_BITS - TWO_BITS)
-    before = np.searchsorted(larger, indptr)
-    nnz, m, k = np.diff(indptr), np.diff(before), np.diff(np.searchsorted(still, before))
-    nibbles = np.minimum(over, FOUR_BITS - TWO_BITS).astype(np.uint8)
-    sections = [_pack(codes, nnz, 2), _pack(nibbles, m, 4)]
-    sections += [((rest >> (8 * i)).astype(np.uint8), k) for i in range(3)]
-    starts = np.concatenate([[0], np.cumsum(sum(sizes for _, sizes in sections))])
-    out = np.empty(starts[-1], np.uint8)
-    firsts = starts[:-1]
-    for values, sizes in sections:
-        out[_positions(firsts, sizes)] = values
-        firsts = firsts + sizes
-    return out, starts
-
-
-def _pack(values: Bytes, sizes: Numbers, bits: int) -> tuple[Bytes, Numbers]:
-    """Return values of so many bits packed into bytes, each cell from a new byte on, and the bytes of each cell."""
-    per_byte = 8 // bits
-    size = -(-sizes // per_byte)
-    room = np.zeros((size.sum(), per_byte), np.uint8)
-    room.ravel()[_used(sizes, size * per_byte)] = values
-    packed = room[:, 0]
-    for i in range(1, per_byte):
-        packed = packed | (room[:, i] << np.uint8(bits * i))
-    return packed, size
-
-
-def _unpack(data: Bytes, firsts: Numbers, sizes: Numbers, bits: int) -> tuple[Bytes, Numbers]:
-    """Return `sizes` values of so many bits from each byte of `firsts` on, and where the bytes after them begin."""
-    per_byte = 8 // bits
-    size = -(-sizes // per_byte)
-    values = np.take(_VALUES[bits], _cut(data, firsts, size), axis=0)
-    return values.ravel()[_used(sizes, size * per_byte)], firsts + size
-
-
-def _used(sizes: Numbers, rooms: Numbers) -> npt.NDArray[np.bool_]:
-    """Return a mask over all cells' rooms that is True for the first `sizes` of each."""
-    used = np.ones(int(rooms.sum()), bool)
-    used[_positions(np.cumsum(rooms) - rooms + sizes, rooms - sizes)] = False
-    return used
-
-
-def _cut(data: Bytes, firsts: Numbers, sizes: Numbers) -> Bytes:
-    """Return `sizes` bytes from each of `firsts` on."""
-    at = _positions(firsts, sizes)
-    if len(at) and at.max() >= len(data):
-        raise AtlasInputError("records", "counts that end early", _SOUND)
-    return data[at]
-
-
-def _positions(firsts: Numbers, sizes: Numbers) -> Numbers:
-    """Return `first, first + 1, ...` of each size, one after another."""
-    return np.repeat(firsts - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
+    return whole

@@ -2,9 +2,10 @@
 
 Two things, and neither takes anything from an earlier moment. Frames that every ingest writes as a whole (var, the
 tables of census_info) are read slower with each, for TileDB lays all writings over another; they are written anew,
-beside, and published as a moment of their own (`editions.take_member`). Of the large arrays, whose fragments lie side
-by side, only the fragments' metadata are joined in one file, which is read in place of one a fragment. TileDB's
-consolidation of fragments is not used: to be of use it must vacuum, and so remove what releases read.
+beside, and published as a moment of their own (`fresh_frames`, which long runs of ingests use too). Of the large
+arrays, whose fragments lie side by side, only the fragments' metadata are joined in one file, which is read in place of
+one a fragment. TileDB's consolidation of fragments is not used: to be of use it must vacuum, and so remove what
+releases read.
 """
 
 from __future__ import annotations
@@ -18,19 +19,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tiledbsoma as soma
 
-from . import editions, layout, store
-from .contexts import context_of, opened
+from . import layout, store
+from .contexts import context_of
 from .doctor import later_than
 from .errors import StoreError
+from .fresh_frames import renew_frames, slow_frames, written_names
 from .handle import open_atlas
 from .ingest import recover
-from .ledger import Ledger, behind, now_ms, writer_lock
+from .ledger import Ledger, writer_lock
 from .object_store import ObjectPlace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import pyarrow as pa
+    from collections.abc import Callable
 
     Place = Path | ObjectPlace
     Progress = Callable[[str, int, int], None]
@@ -85,16 +85,20 @@ def consolidate(
     atlas = open_atlas(uri)
     root, folder = atlas.place, atlas.place / store.LEDGER
     if dry_run:
-        frames = {_name(root, parent, name): n for parent, name, n in _slow_frames(root)}
+        frames = {_name(root, parent, name): n for parent, name, n in slow_frames(root, lambda _name: MOST_FRAGMENTS)}
         return Consolidation("planned", frames, _unjoined(root), atlas.published_ms)
     with writer_lock(folder), Ledger(folder / "ledger.sqlite") as ledger:
         recover(root, ledger)
         if late := later_than(root, ledger.published_ms()):  # joined with what is published, it could not be removed
             said = f"{len(late)} files are newer than the published moment, e.g. {late[0]}"
             raise StoreError(uri, "consolidate", f"{said}; `panatlas doctor --repair` removes them")
-        slow = list(_slow_frames(root))
+        slow = list(slow_frames(root, lambda _name: MOST_FRAGMENTS))
         if slow:
-            _renew_frames(root, ledger, slow, progress)
+            try:
+                renew_frames(root, ledger, slow, progress)
+            except BaseException:
+                recover(root, ledger)
+                raise
         joined = _unjoined(root)
         for done, (name, _) in enumerate(joined.items()):
             _join_metadata(root, root / name)
@@ -105,73 +109,12 @@ def consolidate(
         return Consolidation(status, rewritten, joined, ledger.published_ms(), seconds)
 
 
-def _slow_frames(root: Place) -> Iterator[tuple[Place, str, int]]:
-    """Yield collection, name and fragments of each frame that has too many."""
-    homes = [root / layout.DATA / editions.edition_at(root, name) for name in store.experiments(root)]
-    frames = [(home / layout.MEASUREMENT, "var") for home in homes]
-    with opened(soma.Collection, root / layout.INFO) as info:
-        frames += [(root / layout.INFO, name) for name in sorted(info)]
-    for parent, name in frames:
-        fragments = _names(store.place_of(editions.member_at(parent, name)) / "__fragments")
-        if len(fragments) > MOST_FRAGMENTS:
-            yield parent, name, len(fragments)
-
-
-def _renew_frames(root: Place, ledger: Ledger, slow: list[tuple[Place, str, int]], progress: Progress) -> None:
-    """Write frames anew and publish the moment from which on these are read."""
-    if (published := ledger.published_ms()) >= (now := now_ms()):
-        raise StoreError(str(root), "consolidate", behind(now, published))
-    ledger.begin()
-    try:
-        made = []
-        for done, (parent, name, _) in enumerate(slow):
-            made.append((parent, name, _write_anew(parent, name)))
-            progress("rewrite tables", done + 1, len(slow))
-        for one in made:
-            editions.take_member(*one)
-        store.tick()
-        ledger.publish_upkeep(now_ms())
-    except BaseException:
-        recover(root, ledger)
-        raise
-
-
-def _write_anew(parent: Place, name: str) -> Place:
-    """Write a frame's rows and metadata as one fragment of a new frame beside it, read it back, and return its place.
-
-    Its categories would be lost here; the frames this is for have none.
-    """
-    place = editions.free_member(parent, name)
-    with opened(soma.DataFrame, editions.member_at(parent, name)) as frame:
-        rows, metadata = _rows_of(frame), {k: v for k, v in frame.metadata.items() if not k.startswith("soma_")}
-        last = frame.domain[0][1]
-        soma.DataFrame.create(
-            str(place), schema=frame.schema, index_column_names=["soma_joinid"], domain=[[0, last]],
-            platform_config=layout.frame_options(), context=context_of(place),
-        ).close()  # fmt: skip
-    store.tick()
-    with opened(soma.DataFrame, place, "w") as frame:
-        frame.write(rows)
-        for key, value in metadata.items():
-            frame.metadata[key] = value
-    store.tick()
-    with opened(soma.DataFrame, place) as frame:
-        if not _rows_of(frame).equals(rows):
-            raise StoreError(str(place), "verify", "it reads back differently; check the disk, and run this again")
-    return place
-
-
-def _rows_of(frame: soma.DataFrame) -> pa.Table:
-    """Return a frame's rows in order of joinids."""
-    return frame.read().concat().sort_by("soma_joinid").combine_chunks()
-
-
 def _unjoined(root: Place) -> dict[str, int]:
     """Return the arrays with fragments whose metadata are in no common file yet, and how many fragments each has."""
     found = {}
     for name in _arrays(root):
-        newest = max((n.split("_")[3] for n in _names(root / name / _META)), default="")
-        fragments = _names(root / name / "__fragments")
+        newest = max((n.split("_")[3] for n in written_names(root / name / _META)), default="")
+        fragments = written_names(root / name / "__fragments")
         if len(fragments) > 1 and max(n.split("_")[3] for n in fragments) > newest:
             found[name] = len(fragments)
     return found
@@ -199,7 +142,9 @@ def _join_metadata(root: Place, array: Place) -> None:
     objects. The file before the last is removed: whoever opened the array just now may be about to read the last.
     """
     if isinstance(array, ObjectPlace):
+        before = sorted((array / _META).inside(), key=lambda name: name.split("_")[3])
         _consolidate(array)
+        (array / _META).remove(before[:-1])
         return
     assert isinstance(root, Path)
     workshop = root / WORKSHOP
@@ -223,18 +168,9 @@ def _join_metadata(root: Place, array: Place) -> None:
 
 
 def _consolidate(array: Place) -> None:
-    """Let TileDB join the metadata of fragments, and nothing else."""
+    """Let TileDB join the metadata of fragments, and nothing else: its vacuum is of fragments that were joined."""
     with soma.open(str(array), "w", context=context_of(array)) as handle:
         handle._handle.consolidate_and_vacuum(["fragment_meta"])  # public only as a part of a write, with more modes
-
-
-def _names(place: Place) -> list[str]:
-    """Return the names of what is in a place, without those that TileDB did not give."""
-    if isinstance(place, ObjectPlace):
-        names = {name.partition("/")[0] for name in place.inside()}
-    else:
-        names = {p.name for p in place.glob("*")}
-    return sorted(name for name in names if len(name.split("_")) > 4)
 
 
 def _name(root: Place, parent: Place, name: str) -> str:

@@ -6,7 +6,9 @@ which lost its place as the writer learns it before it touches another array.
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,23 @@ from .lease import hold_on
 from .object_store import SCHEME, explained, tiledb_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+
+KEPT: dict[str, str | float] = {"sm.mem.malloc_trim": "false"}
+"""For many queries one after another: else all memory that is free is given back to the system after each of them."""
+IN_ORDER: dict[str, str | float] = KEPT | {
+    "sm.check_global_order": "false", "sm.check_coord_dups": "false", "sm.check_coord_oob": "false",
+}  # fmt: skip
+"""For writes whose coordinates are known to be in order, unlike and inside: TileDB would look at each pair again, which
+takes as long as all else it does to write them."""
+IN_BLOCKS: dict[str, str | float] = KEPT | {"soma.init_buffer_bytes": 32 << 20}
+"""For reads of some thousand cells at a time: bytes a column, of which 1 GiB would be mapped anew by every query."""
+
+
+MAKE_ROOM = "what is published is as it was; make room there, then run this again"
+"""What to do where a disk is full."""
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def settings_of(uri: object) -> dict[str, str | float]:
@@ -26,8 +44,10 @@ def settings_of(uri: object) -> dict[str, str | float]:
     return dict(tiledb_settings()) if str(uri).startswith(SCHEME) else {}
 
 
-def context_of(uri: object) -> soma.SOMATileDBContext | None:
+def context_of(uri: object, more: Mapping[str, str | float] | None = None) -> soma.SOMATileDBContext | None:
     """Return the context in which what lies at `uri` is opened; None, which is TileDB's own, for a folder.
+
+    `more` are settings beside those the address needs.
 
     Raises
     ------
@@ -35,7 +55,7 @@ def context_of(uri: object) -> soma.SOMATileDBContext | None:
         If this process writes the atlas `uri` is in, and somebody else may by now.
     """
     hold_on(uri)
-    settings = settings_of(uri)
+    settings = settings_of(uri) | dict(more or {})
     return _context(tuple(sorted(settings.items()))) if settings else None
 
 
@@ -45,7 +65,9 @@ def _context(settings: tuple[tuple[str, str | float], ...]) -> soma.SOMATileDBCo
     return soma.SOMATileDBContext(tiledb_config=dict(settings))
 
 
-def opened(kind: Any, uri: object, mode: str = "r", at: int | None = None) -> Any:
+def opened(
+    kind: Any, uri: object, mode: str = "r", at: int | None = None, more: Mapping[str, str | float] | None = None
+) -> Any:
     """Return an array or collection of an atlas, opened; close it, or use it in a `with`.
 
     Parameters
@@ -58,18 +80,26 @@ def opened(kind: Any, uri: object, mode: str = "r", at: int | None = None) -> An
         `r`, `w` or `d`.
     at
         Moment to read it at, in milliseconds since 1970; None for now.
+    more
+        Settings beside those the address needs: `IN_ORDER`, `IN_BLOCKS`.
     """
-    return kind.open(str(uri), mode, context=context_of(uri), tiledb_timestamp=at)
+    return kind.open(str(uri), mode, context=context_of(uri, more), tiledb_timestamp=at)
 
 
 @contextmanager
 def faults_told(uri: object, step: str) -> Iterator[None]:
-    """Tell TileDB's faults with a server as StoreError, with the remedy; those with a folder stay as they are."""
+    """Tell TileDB's faults with a server, or with a full disk, as StoreError, with the remedy; others stay as they are.
+
+    What TileDB says of a full disk names three files at length before it comes to the point.
+    """
     try:
         yield
     except soma.SOMAError as exc:
         if not str(uri).startswith(SCHEME):
-            raise
+            full = next((said for said in _FULL if said in str(exc)), None)
+            if full is None:
+                raise
+            raise StoreError(str(uri), step, f"{full} on the disk it is on; {MAKE_ROOM}") from exc
         raise StoreError(str(uri), step, explained(_plain(str(exc)))) from exc
 
 

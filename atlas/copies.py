@@ -9,16 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import tiledbsoma as soma
+import pandas as pd
 
-from .contexts import opened
+from .copy_index import KINDS, find_hashes, hash_lanes
 from .findings import Finding
 from .identity import MIN_GENES
-from .store import array_uri
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    import numpy as np
+
+    from .ledger import DatasetRow
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,12 @@ class Copies:
 
 
 def find_copies(
-    root: Path, organism: str, n_stored: int, hashes: tuple[np.ndarray, np.ndarray], nnz: np.ndarray
+    root: Path,
+    organism: str,
+    n_stored: int,
+    hashes: tuple[np.ndarray, np.ndarray],
+    nnz: np.ndarray,
+    rows: Sequence[DatasetRow] = (),
 ) -> Copies:
     """Compare a source's hashes with the atlas' cells and with its own earlier rows.
 
@@ -62,23 +70,16 @@ def find_copies(
         Count hash and core hash per cell; "" never matches.
     nnz
         Genes with counts per cell: below `identity.MIN_GENES` equal counts are no proof of a copy.
+    rows
+        The organism's published datasets in joinid order, by which stored cells are found without reading them all.
     """
     told = nnz >= MIN_GENES
+    usable = {kind: told & (values != "") for kind, values in zip(KINDS, hashes, strict=True)}
+    asked = {kind: hash_lanes(values[usable[kind]]) for kind, values in zip(KINDS, hashes, strict=True)}
+    stored = find_hashes(root, organism, n_stored, asked, rows)
     masks = []
-    for name, values in zip(("count_hash", "core_hash"), hashes, strict=True):
-        usable = told & (values != "")
-        stored = _stored(root, organism, n_stored, name)
-        text = values.astype("U32")
-        first = np.zeros(len(text), dtype=bool)
-        first[np.unique(text, return_index=True)[1]] = True
-        masks.append(usable & (np.isin(text, stored) | ~first))
+    for kind, values in zip(KINDS, hashes, strict=True):
+        mask = usable[kind] & pd.Series(values).duplicated().to_numpy()
+        mask[usable[kind]] |= stored[kind]
+        masks.append(mask)
     return Copies(masks[0], masks[1] & ~masks[0])
-
-
-def _stored(root: Path, organism: str, n: int, column: str) -> np.ndarray:
-    """Return one hash column of the published cells."""
-    if n == 0:
-        return np.array([], dtype="U32")
-    with opened(soma.DataFrame, array_uri(root, organism, "obs")) as frame:
-        table = frame.read((slice(0, n - 1),), column_names=[column]).concat()
-    return table[column].to_numpy().astype("U32")

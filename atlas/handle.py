@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -55,11 +56,12 @@ class Atlas:
         """Return the folder, on this machine or on object storage; its arrays are below it."""
         return store.place_of(self.uri)
 
-    @property
+    @cached_property
     def root(self) -> Path:
         """Return the folder of what lies beside the store: releases, tables, reports.
 
-        Of an atlas on object storage it is a folder in the cache of this machine, where its releases are mirrored.
+        Of an atlas on object storage it is a folder in the cache of this machine, where its releases are mirrored as
+        they are when this is asked first.
         """
         return side_folder(self.uri)
 

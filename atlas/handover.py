@@ -25,6 +25,7 @@ import scipy.sparse as sp
 from ontology import OntologyError, get_organism, load_gene_table
 
 from . import schema
+from .allocation import reusing_memory
 from .cell_records import encode_records
 from .errors import AtlasError, ClusterError, ContractError, StoreError
 from .ingest import mark_copies, with_neighbours
@@ -179,7 +180,7 @@ def hand_over(source: Source, asked: Asked) -> HandedOver | Failed:
     began = time.monotonic()
     try:
         _check_setting(source, asked)
-        with SourceLook(source, asked.options) as look:
+        with reusing_memory(), SourceLook(source, asked.options) as look:
             seen = _look(look, asked)
     except (AtlasError, OntologyError) as exc:
         return Failed(type(exc), exc.args, exc.__dict__)
@@ -240,7 +241,7 @@ def _leave(look: SourceLook, prepared: Prepared, options: IngestOptions, folder:
     if not options.neighbours:
         return
     n_genes = len(prepared.genes.measured)
-    eligible = with_neighbours(mark_copies(folder, 0, prepared))  # copies of the source's own earlier cells alone
+    eligible = with_neighbours(mark_copies(folder, (), prepared))  # copies of the source's own earlier cells alone
     graph = find_neighbours(
         lambda: _numbered(_read_counts(folder / _FILES["counts"], n_genes)), eligible,
         NeighbourOptions(seed=options.seed),

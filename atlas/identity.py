@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 MIN_CORE_GENES = 24  # fewer non-zero core genes do not tell two cells apart
 MIN_GENES = 24  # likewise for the whole vector: below it, equal counts are no proof of a copy
-_LANES = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93))  # odd constants; one per 64-bit lane
 
 
 def cell_ids(dataset_id: str, names: Sequence[str]) -> np.ndarray:
@@ -75,18 +74,14 @@ def count_hashes(counts: sp.csr_matrix, keys: np.ndarray, core: np.ndarray) -> t
     -------
     Two object arrays of str, 32 hex digits a cell; the core hash is "" below `MIN_CORE_GENES` non-zero core genes.
     """
-    cols, starts = counts.indices, counts.indptr[:-1]
-    in_core = core[cols]
-    values = counts.data.astype(np.uint64)
-    whole, inner = [], []
-    for lane, odd in enumerate(_LANES):
-        word = mix(keys[lane][cols] + values * odd)
-        whole.append(_row_sums(word, starts, counts.indptr))
-        inner.append(_row_sums(np.where(in_core, word, np.uint64(0)), starts, counts.indptr))
-    n_core = _row_sums(in_core.astype(np.uint64), starts, counts.indptr)
-    core_hex = _hex(inner)
-    core_hex[n_core < MIN_CORE_GENES] = ""
-    return _hex(whole), core_hex
+    from .count_kernels import hash_cells, rows_of  # noqa: PLC0415 - numba, when the first cells are hashed
+
+    n = counts.shape[0]
+    words, n_core = np.empty((n, 4), np.uint64), np.empty(n, np.int64)
+    hash_cells(rows_of(counts), np.ascontiguousarray(keys.T), np.asarray(core, dtype=bool), words, n_core)
+    inner = _hex(words[:, 2:])
+    inner[n_core < MIN_CORE_GENES] = ""
+    return _hex(words[:, :2]), inner
 
 
 def mix(word: np.ndarray) -> np.ndarray:
@@ -96,16 +91,7 @@ def mix(word: np.ndarray) -> np.ndarray:
     return word ^ (word >> np.uint64(31))
 
 
-def _row_sums(values: np.ndarray, starts: np.ndarray, indptr: np.ndarray) -> np.ndarray:
-    """Return the wrapping sum of each CSR row; reduceat misreads empty rows, so it is given the others only."""
-    sums = np.zeros(len(starts), dtype=np.uint64)
-    filled = np.diff(indptr) > 0
-    if filled.any():
-        sums[filled] = np.add.reduceat(values, starts[filled])
-    return sums
-
-
-def _hex(lanes: list[np.ndarray]) -> np.ndarray:
-    """Return two 64-bit lanes as 32 hex digits a row."""
-    raw = np.stack(lanes, axis=1).astype(">u8").tobytes().hex()
+def _hex(lanes: np.ndarray) -> np.ndarray:
+    """Return two 64-bit lanes, uint64 [n, 2], as 32 hex digits a row."""
+    raw = lanes.astype(">u8").tobytes().hex()
     return np.array([raw[i : i + 32] for i in range(0, len(raw), 32)], dtype=object)

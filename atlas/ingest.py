@@ -19,10 +19,12 @@ import numpy as np
 
 from ontology import get_organism, load_gene_table
 
-from . import store, write
+from . import store, summaries, write
+from .allocation import reusing_memory
 from .copies import find_copies
 from .errors import ContractError, StoreError
 from .findings import Finding, Receipt
+from .fresh_frames import EVERY, renew_frames, slow_frames, too_many
 from .ledger import Ledger, behind, now_ms, writer_lock
 from .look import SourceLook, dataset_id_of, declaration_of
 from .neighbour_store import graph_of_dataset, write_neighbours
@@ -32,7 +34,7 @@ from .provenance import label_provenance
 from .verify import verify_dataset, verify_neighbours
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from .ledger import DatasetRow
@@ -79,7 +81,7 @@ def ingest(source: Source, uri: str, options: IngestOptions | None = None) -> Re
     """
     options = options or IngestOptions()
     began = time.monotonic()
-    with SourceLook(source, options) as look, writing(uri, options) as place:
+    with reusing_memory(), SourceLook(source, options) as look, writing(uri, options) as place:
         return settle(look, place, options, began)
 
 
@@ -170,8 +172,8 @@ def _attempt(look: Look, place: Place, options: IngestOptions, began: float) -> 
     dataset_id = dataset_id_of(look.source, content)
     _check_dataset_id(dataset_id, ledger)
     _check_retracted((dataset_id, organism, content, said), ledger)
-    n_stored = ledger.n_cells(organism) if ledger else 0
-    prepared = mark_copies(root, n_stored, look.prepare(dataset_id))
+    stored = [row for row in ledger.datasets() if row.organism == organism] if ledger else []
+    prepared = mark_copies(root, stored, look.prepare(dataset_id))
     if options.dry_run or ledger is None:
         return prepared.receipt
     return _append(look, root, ledger, prepared, options, began)
@@ -222,12 +224,13 @@ def _check_dataset_id(dataset_id: str, ledger: Ledger | None) -> None:
         )
 
 
-def mark_copies(root: Path, n_stored: int, prepared: Prepared) -> Prepared:
-    """Take primary status from cells that the atlas' first `n_stored` cells, or the source itself, already hold."""
+def mark_copies(root: Path, stored: Sequence[DatasetRow], prepared: Prepared) -> Prepared:
+    """Take primary status from cells that the organism's published datasets, or the source itself, already hold."""
     obs = prepared.obs
     experiment = get_organism(prepared.receipt.organism).experiment
     hashes = (obs["count_hash"].to_numpy(), obs["core_hash"].to_numpy())
-    copies = find_copies(root, experiment, n_stored, hashes, obs["nnz"].to_numpy())
+    n_stored = sum(row.n_cells for row in stored)
+    copies = find_copies(root, experiment, n_stored, hashes, obs["nnz"].to_numpy(), stored)
     obs = obs.assign(is_primary_data=obs["is_primary_data"].to_numpy() & ~copies.any)
     findings = (*prepared.receipt.findings, *copies.findings())
     return replace(prepared, obs=obs, receipt=replace(prepared.receipt, findings=findings))
@@ -264,7 +267,7 @@ def _append(
         write.add_gene_totals(root, row, totals)
         write.write_dataset(root, row, look.source, organism.label)
         write.write_provenance(root, row, label_provenance(obs))
-        write.write_summaries(root, [*ledger.datasets(), row], dt.datetime.now(dt.UTC).date().isoformat())
+        summaries.add_to_summaries(root, row, obs, dt.datetime.now(dt.UTC).date().isoformat())
         write_ortholog_tables(root)
         eligible = with_neighbours(prepared)
         graph = look.neighbours(eligible)
@@ -281,7 +284,24 @@ def _append(
     except BaseException:
         recover(root, ledger)
         raise
+    if row.dataset_joinid % EVERY == EVERY - 1:
+        keep_quick(root, ledger, options)
     return receipt
+
+
+def keep_quick(root: Path, ledger: Ledger, options: IngestOptions) -> None:
+    """Renew frames that have been written too often; where that fails the atlas is as it was, and slower to add to."""
+    try:
+        store.tick()  # what is of the published moment's own millisecond could not be taken back
+        slow = list(slow_frames(root, too_many))
+        if slow:
+            renew_frames(root, ledger, slow, options.progress)
+    except Exception as exc:  # noqa: BLE001 - the dataset is published, whatever becomes of this
+        _LOG.warning("tables were not written anew, `panatlas consolidate` does it: %s", exc)
+        recover(root, ledger)
+    except BaseException:
+        recover(root, ledger)
+        raise
 
 
 def _check_ours(root: Path, published: int) -> None:

@@ -31,7 +31,7 @@ TTL_S = 60.0
 _SLACK_S = 2.0  # ages are told in whole seconds, by two times of the server's that are each cut to the second
 _LAST_S = 10.0  # seconds a renewal that is under way is waited for in the end
 _NO_ETAG = f'"{"0" * 32}"'
-_SELF = uuid.uuid4().hex  # this process: what it does not hold any more is free to itself at once
+_SELF = uuid.uuid4().hex  # with its number, this process: what it does not hold any more is free to itself at once
 _held: dict[ObjectPlace, Lease] = {}  # by the atlas' folder; of this process
 _door = threading.Lock()  # no two threads of this process take a place at once
 
@@ -58,7 +58,7 @@ class Lease:
 
     def _write(self, etag: str | None, state: str) -> str:
         """Write the object; an answer that was lost on the way is found by what the object says."""
-        said = {"holder": holder(), "process": _SELF, "state": state, "ttl_s": self._ttl}
+        said = {"holder": holder(), "process": process_name(), "state": state, "ttl_s": self._ttl}
         step = uuid.uuid4().hex
         data = json.dumps(said | {"lease": self._name, "step": step}, sort_keys=True).encode()
         try:
@@ -112,6 +112,11 @@ class Lease:
 def holder() -> str:
     """Return how others are told of this process."""
     return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def process_name() -> str:
+    """Return what no other process is called, nor a fork of this one."""
+    return f"{_SELF}-{os.getpid()}"
 
 
 @contextmanager
@@ -169,7 +174,7 @@ def expired(place: ObjectPlace) -> str:
 def _own(data: bytes) -> bool:
     """Return whether a lease is of this very process."""
     try:
-        return json.loads(data)["process"] == _SELF
+        return json.loads(data)["process"] == process_name()
     except (ValueError, KeyError, TypeError):
         return False
 

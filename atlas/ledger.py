@@ -21,7 +21,7 @@ from .contexts import faults_told
 from .errors import StoreError
 from .lease import writer_lease
 from .ledger_object import LedgerObject
-from .ledger_rows import TABLES, DatasetRow, ResultRow, RetractedRow
+from .ledger_rows import TABLES, DatasetRow, ResultRow, RetractedRow, nothing_yet, with_remedy
 from .object_store import ObjectPlace
 
 if TYPE_CHECKING:
@@ -49,11 +49,9 @@ class Ledger:
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(TABLES)
+            self._db.executescript(f"BEGIN IMMEDIATE; {TABLES} COMMIT")  # all or none
         except sqlite3.OperationalError as exc:
-            raise StoreError(
-                str(path), "open ledger", f"{exc}; make the folder writable, or only read the atlas"
-            ) from exc
+            raise StoreError(str(path), "open ledger", with_remedy(exc)) from exc
         except sqlite3.DatabaseError as exc:
             raise StoreError(str(path), "open ledger", f"{exc}; restore it from a copy of the atlas") from exc
 
@@ -77,6 +75,9 @@ class Ledger:
         for options in ("mode=ro", "mode=ro&immutable=1"):
             ledger._db = sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True, isolation_level=None)
             try:
+                if not ledger._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    ledger._db.close()  # whoever made the file was stopped right then
+                    ledger._db = nothing_yet()
                 ledger._db.execute("SELECT count(*) FROM dataset")
             except sqlite3.OperationalError as exc:
                 failed = exc
@@ -329,14 +330,26 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Run a block as one durable transaction."""
-        self._db.execute("BEGIN IMMEDIATE")
+        """Run a block as one durable transaction.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written, most often because the disk is full; then nothing of it is.
+        """
         try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # of some faults SQLite rolls back itself
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # a wrong statement, which is ours
+                raise
+            raise StoreError(str(self.path), "write ledger", with_remedy(exc)) from exc
         if self._object:
             self._object.save(self._db)
 
@@ -373,7 +386,7 @@ def writer_lock(folder: Path | ObjectPlace) -> Iterator[None]:
             yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "writer.lock").open("a+") as file:
+    with (folder / "writer.lock").open("a+") as file, faults_told(folder.parent, "write"):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:

@@ -7,7 +7,10 @@ as it was. `upkeep` has the moments at which the same was written another way, b
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
+
+from .contexts import MAKE_ROOM
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS dataset (
@@ -104,3 +107,17 @@ class ResultRow:
     """Timestamp at which the store first holds it whole."""
     replaced_ms: int | None = None
     """Timestamp from which on another of the same key is held in its place."""
+
+
+def nothing_yet() -> sqlite3.Connection:
+    """Return a ledger in memory in which nothing is."""
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    database.executescript(TABLES)
+    return database
+
+
+def with_remedy(exc: sqlite3.OperationalError) -> str:
+    """Return what SQLite says of a file that it cannot write, and what to do."""
+    if exc.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        return f"{exc}; {MAKE_ROOM}"
+    return f"{exc}; make the folder writable, or only read the atlas"

@@ -102,7 +102,7 @@ class SourceLook:
 
     def blocks(self, prepared: Prepared) -> Iterator[sp.csr_matrix]:
         """Yield the kept cells' counts over the gene table, block by block."""
-        for start, block in self._cells.blocks(ROWS_PER_BLOCK):
+        for start, block in self._cells.stored_blocks(ROWS_PER_BLOCK):
             kept = prepared.kept[start : start + block.shape[0]]
             yield prepared.genes.project(block if kept.all() else block[np.flatnonzero(kept)])
             self._options.progress("write", start + block.shape[0], self._cells.n_obs)

@@ -78,6 +78,7 @@ class _Slab:
     def __init__(self, array: Array) -> None:
         self.array = array
         chunks = getattr(array, "chunks", None)
+        self.chunked = bool(chunks)
         self.chunk = max(1, int(chunks[0])) if chunks else 1
         item = max(1, int(np.prod(array.shape[1:], dtype=np.int64)) * array.dtype.itemsize)
         self.step = max(1, SLAB_BYTES // item)
@@ -87,7 +88,7 @@ class _Slab:
         """Return items `start` to `stop`, reading on to the end of a slab where `ahead`."""
         if start >= self.start and stop <= self.start + len(self.values):
             return self.values[start - self.start : stop - self.start]
-        if not ahead:
+        if not ahead or not self.chunked:  # what is stored whole is read as it is asked for
             return np.asarray(self.array[start:stop])
         first = start - start % self.chunk
         last = max(stop, first + self.step)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .read import CountProof, RawCells
     from .sources import Source
 
-ROWS_PER_BLOCK = 4096  # cells measured at once; tens of megabytes at 2,000 genes a cell
+ROWS_PER_BLOCK = 256  # cells measured, or written, at once: 4 MB a temporary at 2,000 genes a cell stay in the cache
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _measure(
     keys = gene_keys(table.ids)
     parts: list[pd.DataFrame] = []
     hashes: list[tuple[np.ndarray, np.ndarray]] = []
-    for start, block in cells.blocks(ROWS_PER_BLOCK):
+    for start, block in cells.stored_blocks(ROWS_PER_BLOCK):
         counts = genes.project(block)
         parts.append(pd.DataFrame(measure_block(counts, mito, ribo)))
         hashes.append(count_hashes(counts, keys, table.core))

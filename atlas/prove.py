@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .cells import RawCells
 
 LARGEST_COUNT = 2**24  # float32 holds every integer up to here
-ROWS = 2048  # rows per block of the proof; the result does not depend on it
+ROWS = 256  # rows per block of the proof; the result does not depend on it
 SAMPLE_ROWS = 256  # rows whose sums tell one normalisation from another; only the wording of a refusal rests on them
 LOG_CEILING = 30.0  # natural logs of counts stay far below: exp(30) is 1e13 molecules
 
@@ -82,8 +82,10 @@ def prove_counts(cells: RawCells, progress: Callable[[int], None] = lambda _done
             sample = block[:SAMPLE_ROWS] if sample is None else sample
             continue
         stored = block.nnz
-        counts = csr_matrix((block.data.astype(np.uint32), block.indices, block.indptr), shape=block.shape, copy=True)
-        counts.eliminate_zeros()
+        full = bool(np.count_nonzero(block.data) == stored)  # else zeros are taken out, of a copy
+        counts = csr_matrix((block.data.astype(np.uint32), block.indices, block.indptr), block.shape, copy=not full)
+        if not full:
+            counts.eliminate_zeros()
         zeros += stored - counts.nnz
         nnz += counts.nnz
         total += int(counts.data.sum(dtype=np.uint64))

@@ -14,7 +14,7 @@ import tiledbsoma as soma
 
 from . import schema
 from .cell_records import StoredRecords
-from .contexts import settings_of
+from .contexts import KEPT, settings_of
 from .errors import AtlasInputError, StoreError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CELLS_PER_QUERY = 16_384  # 30 MB of records at 1,300 genes a cell; a query costs 1.4 ms however many cells it is for
 _REMEDY = "restore the atlas from a copy, or ingest its sources into a new one"
-_CONFIG = {
+_CONFIG = KEPT | {
     # Readers are many processes with a thread each; in one process more threads cost CPU and win no time.
     "sm.compute_concurrency_level": "1",
     "sm.io_concurrency_level": "1",

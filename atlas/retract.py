@@ -19,7 +19,7 @@ import tiledbsoma as soma
 
 from ontology import get_organism, load_gene_table
 
-from . import editions, layout, schema, store, write
+from . import editions, layout, schema, store
 from .contexts import context_of, opened
 from .errors import AtlasInputError, StoreError
 from .findings import Finding, Receipt, Tally
@@ -29,6 +29,7 @@ from .ledger import Ledger, behind, now_ms, writer_lock
 from .moved_cells import move_dataset
 from .moved_results import carry_results
 from .ortholog_tables import write_ortholog_tables
+from .summaries import recount_summaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,7 +207,7 @@ def _write_tables(plan: _Plan, root: Path) -> None:
     )
     others = [row for row in plan.atlas.datasets if row.organism != gone.organism]
     built_on = dt.datetime.now(dt.UTC).date().isoformat()
-    write.write_summaries(root, [*others, *(new for _, new in plan.stays)], built_on)
+    recount_summaries(root, [*others, *(new for _, new in plan.stays)], built_on)
     write_ortholog_tables(root)
 
 

@@ -59,16 +59,11 @@ class GeneMap:
 
     def project(self, counts: sp.csr_matrix) -> sp.csr_matrix:
         """Return counts over the gene table: cell x table gene, float32, sorted, duplicate genes summed."""
-        new = self.index[counts.indices]
-        keep = (new >= 0) & (counts.data != 0)
-        indptr = np.concatenate([[0], np.cumsum(keep)])[counts.indptr]
-        out = sp.csr_matrix(
-            (counts.data[keep].astype(np.float32), new[keep], indptr), shape=(counts.shape[0], len(self.measured))
-        )
-        # Two transpositions sort every row in linear time; sort_indices compares, and is 3x slower.
-        out = out.tocsc().tocsr()
-        if self.tally.merged:
-            out.sum_duplicates()
+        from .count_kernels import project, rows_of  # noqa: PLC0415 - numba, when the first cells are read
+
+        indptr, indices, data = project(rows_of(counts), self.index, len(self.measured))
+        out = sp.csr_matrix((data, indices, indptr), shape=(counts.shape[0], len(self.measured)))
+        out.has_canonical_format = True
         return out
 
 

@@ -210,22 +210,22 @@ def replace_frame(uri: str, fields: tuple[schema.Field, ...], columns: list[obje
 
 def grow_frame(uri: str, rows: int) -> None:
     """Make room for `rows` rows; never shrinks."""
-    with opened(soma.DataFrame, uri) as frame:
-        have = frame.domain[0][1] + 1
-    if have < rows:
-        with opened(soma.DataFrame, uri, "w") as frame:
+    with opened(soma.DataFrame, uri, "w") as frame:  # an opening reads every former shape, so one is all it takes
+        grows = frame.domain[0][1] + 1 < rows
+        if grows:
             frame.tiledbsoma_resize_soma_joinid_shape(rows)
+    if grows:
         tick()
 
 
 def grow_array(uri: str, rows: int, columns: int = 0) -> None:
     """Make room for `rows` rows, and `columns` columns, of a matrix; never shrinks."""
-    with opened(soma.SparseNDArray, uri) as array:
+    with opened(soma.SparseNDArray, uri, "w") as array:
         have = array.shape
-    shape = (max(have[0], rows), max(have[1], columns))
-    if shape != have:
-        with opened(soma.SparseNDArray, uri, "w") as array:
+        shape = (max(have[0], rows), max(have[1], columns))
+        if shape != have:
             array.resize(shape)
+    if shape != have:
         tick()
 
 

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import tiledbsoma as soma
 
 from . import layout, schema
-from .contexts import opened
+from .contexts import IN_BLOCKS, opened
 from .errors import StoreError
 from .identity import count_hashes, gene_keys
 from .neighbour_store import read_neighbours
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .ledger import DatasetRow
 
-ROWS_PER_READ = 4096  # cells read back at once; about 0.2 GB of coordinates at 2,000 genes a cell
+ROWS_PER_READ = 1024  # cells read back at once; about 40 MB of coordinates at 2,000 genes a cell
 
 
 def read_blocks(uri: str, first: int, stop: int, n_vars: int) -> Iterator[sp.csr_matrix]:
@@ -40,7 +40,7 @@ def read_blocks(uri: str, first: int, stop: int, n_vars: int) -> Iterator[sp.csr
 
     TileDB's own row-major order sorts what global order mostly has sorted already, at 15x the CPU time.
     """
-    with opened(soma.SparseNDArray, uri) as array:
+    with opened(soma.SparseNDArray, uri, more=IN_BLOCKS) as array:
         for start in range(first, stop, ROWS_PER_READ):
             end = min(start + ROWS_PER_READ, stop)
             table = array.read((slice(start, end - 1),)).tables().concat()
@@ -130,10 +130,9 @@ def _verify_counts(
             first = row.first_joinid + done
             where = f"X of cells {first} to {first + block.shape[0] - 1}"
             _require(uri, where, np.array_equal(whole, part["count_hash"]) and np.array_equal(inner, part["core_hash"]))
-            # bincount adds in float64; a sparse matrix of float32 sums in float32 whatever dtype it is asked for
-            cells = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
-            sums = np.bincount(cells, weights=block.data, minlength=block.shape[0])
-            _require(uri, where, np.array_equal(sums, part["raw_sum"]))
+            # In float64, where sums of counts are exact; a matrix of float32 adds in float32, whatever it is asked for.
+            total = np.concatenate([[0.0], np.cumsum(block.data, dtype=np.float64)])
+            _require(uri, where, np.array_equal(np.diff(total[block.indptr]), part["raw_sum"]))
             _require(uri, where, np.array_equal(np.diff(block.indptr), part["nnz"]))
             wrong = wrong_records(reader, first, block)
             _require(reader.uri, f"the records of {naming(wrong)}", len(wrong) == 0)

@@ -18,11 +18,13 @@ import time
 from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ontology import cache_dir
 
+from .allocation import reusing_memory
 from .errors import AtlasInputError, ClusterError
 from .handover import Failed, ask, hand_over
 from .ingest import settle, writing
@@ -111,7 +113,12 @@ def ingest_with(
     ClusterError
         If the scheduler cannot be reached. The function raises it, too, for a source whose workers were lost.
     """
-    with writing(uri, options) as place, _scratch(workers) as scratch, _client(workers, scratch) as client:
+    with (
+        reusing_memory(),
+        writing(uri, options) as place,
+        _scratch(workers) as scratch,
+        _client(workers, scratch) as client,
+    ):
         yield _Ahead(client, scratch, place, options, sources)
 
 
@@ -214,13 +221,18 @@ def _scratch(workers: Workers) -> Iterator[Path]:
     parent = workers.scratch or cache_dir() / "handovers"
     parent.mkdir(parents=True, exist_ok=True)
     for folder in parent.glob(f"{_PREFIX}*"):
-        with suppress(OSError), (folder / "lock").open() as file:  # held by its run, for as long as that lives
+        # Held by its run, for as long as that lives; NFS lets nobody lock what is open for reading only.
+        with suppress(OSError), (folder / "lock").open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)).absolute()
     try:
         with (folder / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as exc:
+                said = f"its files cannot be locked ({exc}); pass --scratch with another that all machines share"
+                raise ClusterError(f"the scratch folder {parent}", said) from exc
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -232,6 +244,18 @@ def _start_anew(cluster: Any) -> None:
     _LOG.warning("no worker is left; starting %d anew", count)
     cluster.scale(0)
     cluster.scale(count)
+
+
+def _check_versions(client: Any) -> None:
+    """Refuse a scheduler or workers without this panatlas: dask reads our classes there before code of ours could run.
+
+    A worker that cannot ends without a word, and one after the other would.
+    """
+    told, own = client.get_versions(packages=["panatlas"]), version("panatlas")
+    for place, facts in {"the scheduler": told["scheduler"], **told["workers"]}.items():
+        if (found := facts["packages"].get("panatlas")) != own:
+            what = place if place == "the scheduler" else f"the worker at {place}"
+            raise ClusterError(what, f"it has {f'panatlas {found}' if found else 'no panatlas'}; install {own} there")
 
 
 def dask_setup(_worker: Any) -> None:
@@ -249,6 +273,8 @@ def _own_keys() -> Any:
     try:
         return Security.temporary()
     except ImportError:
+        said = "without the package cryptography, whoever is on this machine could send work to these workers"
+        _LOG.warning("%s; install it where others are", said)
         return None
 
 
@@ -264,6 +290,7 @@ def _client(workers: Workers, scratch: Path) -> Iterator[Any]:
         except (OSError, ValueError) as exc:
             raise ClusterError(workers.scheduler, f"{exc}; start the scheduler, or correct the address") from exc
         with client:
+            _check_versions(client)
             if not client.ncores():
                 _LOG.warning("the scheduler at %s has no worker yet; waiting for one", workers.scheduler)
             yield client

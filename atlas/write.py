@@ -1,4 +1,4 @@
-"""Putting one dataset's cells into the store: X and records, presence, var totals, obs, and the census_info tables.
+"""Putting one dataset's cells into the store: X and records, presence, var totals, obs, and its rows of census_info.
 
 Every function here writes into a range the ledger has reserved, and nothing here publishes. X and presence come first,
 obs after them, the tables last. Stages before are `standardise` and `qc`; afterwards `verify` reads everything back.
@@ -6,6 +6,7 @@ obs after them, the tables last. Stages before are `standardise` and `qc`; after
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,10 @@ import tiledbsoma as soma
 
 from . import layout, schema
 from .cell_records import encode_records
-from .contexts import opened
+from .contexts import IN_ORDER, opened
 from .lease import hold_on
 from .record_store import to_arrow
-from .store import array_uri, experiments, grow_array, grow_frame, info_uri, replace_frame, tick, write_frame
+from .store import array_uri, grow_array, grow_frame, info_uri, tick, write_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -66,7 +67,10 @@ def write_counts(root: Path, row: DatasetRow, blocks: Iterable[sp.csr_matrix], m
     grow_frame(uris[1], row.first_joinid + row.n_cells)
     grow_array(uris[2], row.dataset_joinid + 1)
     nnz = np.zeros(len(measured), np.int64)
-    with opened(soma.SparseNDArray, uris[0], "w") as x, opened(soma.DataFrame, uris[1], "w") as records:
+    with (
+        opened(soma.SparseNDArray, uris[0], "w", more=IN_ORDER) as x,
+        opened(soma.DataFrame, uris[1], "w", more=IN_ORDER) as records,
+    ):
         for coordinates, packed in _fragments(blocks, row.first_joinid):
             for table in coordinates:
                 nnz += np.bincount(table["soma_dim_1"].to_numpy(), minlength=len(measured))
@@ -82,15 +86,19 @@ def write_counts(root: Path, row: DatasetRow, blocks: Iterable[sp.csr_matrix], m
 
 
 def _fragments(blocks: Iterable[sp.csr_matrix], first: int) -> Iterator[tuple[list[pa.Table], list[pa.Table]]]:
-    """Yield the rows of X and the records of as many blocks at a time as are written at once."""
+    """Yield the rows of X and the records of as many blocks at a time as are written at once.
+
+    Their order is proven here and by nobody after: blocks follow each other, and no record is made of genes that do not
+    ascend. The rows of X are good until the next are asked for, which take their memory.
+    """
     coordinates: list[pa.Table] = []
     packed: list[pa.Table] = []
-    size = 0
+    room, size = _Room(layout.NNZ_PER_FRAGMENT), 0
     for block in blocks:
         if not block.shape[0]:  # none of its cells is kept
             continue
-        coordinates.append(_coordinates(block, first))
         packed.append(to_arrow(encode_records(block), first))
+        coordinates.append(_coordinates(block, first, room.take(size, block.nnz)))
         size += block.nnz
         first += block.shape[0]
         if size >= layout.NNZ_PER_FRAGMENT:
@@ -100,11 +108,31 @@ def _fragments(blocks: Iterable[sp.csr_matrix], first: int) -> Iterator[tuple[li
         yield coordinates, packed
 
 
-def _coordinates(block: sp.csr_matrix, first: int) -> pa.Table:
+class _Room:
+    """Memory for the coordinates of a fragment, taken from the system once and for all fragments."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._arrays = most, tuple[np.ndarray, ...]()
+
+    def take(self, start: int, n: int) -> tuple[np.ndarray, ...]:
+        """Return arrays for `n` coordinates after the first `start`: int64 cells and genes, float32 counts."""
+        types = (np.int64, np.int64, np.float32)
+        if start + n > self._most:  # the last block of a fragment, as a rule
+            return tuple(np.empty(n, kind) for kind in types)
+        if not self._arrays:  # mapped, so that it comes page by page as it is filled
+            sizes = [self._most * np.dtype(kind).itemsize for kind in types]
+            self._arrays = tuple(
+                np.frombuffer(mmap.mmap(-1, size), kind) for size, kind in zip(sizes, types, strict=True)
+            )
+        return tuple(array[start : start + n] for array in self._arrays)
+
+
+def _coordinates(block: sp.csr_matrix, first: int, into: tuple[np.ndarray, ...]) -> pa.Table:
     """Return a CSR block as COO rows in global order: tiles span all genes, so row-major order is tile order."""
-    rows = np.repeat(np.arange(first, first + block.shape[0], dtype=np.int64), np.diff(block.indptr))
-    data = block.data.astype(np.float32, copy=False)
-    return pa.table({"soma_dim_0": rows, "soma_dim_1": block.indices.astype(np.int64), "soma_data": data})
+    from .count_kernels import rows_of, spread  # noqa: PLC0415 - numba, when the first cells are written
+
+    spread(rows_of(block), first, *into)
+    return pa.table(dict(zip(("soma_dim_0", "soma_dim_1", "soma_data"), into, strict=True)))
 
 
 def write_obs(root: Path, row: DatasetRow, obs: pd.DataFrame) -> None:
@@ -184,64 +212,3 @@ def write_provenance(root: Path, row: DatasetRow, provenance: pd.DataFrame) -> N
         first = frame.count
     rows = provenance.assign(soma_joinid=np.arange(first, first + len(provenance)), dataset_id=row.dataset_id)
     write_frame(uri, schema.LABEL_PROVENANCE, [rows[f.name].to_numpy() for f in schema.LABEL_PROVENANCE])
-
-
-def write_summaries(root: Path, datasets: list[DatasetRow], built_on: str) -> None:
-    """Rewrite census_info's summary, organisms and summary_cell_counts from the cells that are there.
-
-    Parameters
-    ----------
-    root
-        Folder of the atlas.
-    datasets
-        Every dataset, the one being ingested included.
-    built_on
-        ISO date of the ingest, for `census_build_date`.
-    """
-    counts: list[pd.DataFrame] = []
-    organisms: list[tuple[str, str, str]] = []
-    unique = 0
-    for experiment in experiments(root):
-        n = sum(d.n_cells for d in datasets if d.organism == experiment)
-        table, primary, label, term = _count_cells(array_uri(root, experiment, "obs"), n)
-        unique += primary
-        if n:
-            counts.append(table.assign(organism=label))
-            organisms.append((term, label, experiment))
-    facts = {
-        "census_schema_version": schema.CENSUS_SCHEMA_VERSION,
-        "census_build_date": built_on,
-        "dataset_schema_version": schema.DATASET_SCHEMA_VERSION,
-        "total_cell_count": str(sum(d.n_cells for d in datasets)),
-        "unique_cell_count": str(unique),
-    }
-    write_frame(info_uri(root, "summary"), schema.SUMMARY, [range(len(facts)), list(facts), list(facts.values())])
-    columns = [list(c) for c in zip(*organisms, strict=True)]
-    replace_frame(info_uri(root, "organisms"), schema.ORGANISMS, [range(len(organisms)), *columns])
-    table = pd.concat(counts, ignore_index=True)
-    table["soma_joinid"] = np.arange(len(table))
-    fields = schema.SUMMARY_CELL_COUNTS
-    replace_frame(info_uri(root, "summary_cell_counts"), fields, [table[f.name].to_numpy() for f in fields])
-
-
-def _count_cells(uri: str, n: int) -> tuple[pd.DataFrame, int, str, str]:
-    """Return cells per value of each summarised label, primary cells, and the organism's label and id."""
-    plain = ("suspension_type",)
-    ids = [f"{c}_ontology_term_id" for c in schema.CELL_COUNT_CATEGORIES if c not in plain]
-    columns = [*schema.CELL_COUNT_CATEGORIES, *ids, "is_primary_data", "organism", "organism_ontology_term_id"]
-    if n == 0:
-        return pd.DataFrame(), 0, "", ""
-    with opened(soma.DataFrame, uri) as frame:
-        obs = frame.read((slice(0, n - 1),), column_names=columns).concat().to_pandas()
-    primary = obs["is_primary_data"].to_numpy()
-    total = {"category": "all", "label": "na", "ontology_term_id": "na"}
-    rows = [pd.DataFrame([total | {"total_cell_count": n, "unique_cell_count": int(primary.sum())}])]
-    for category in schema.CELL_COUNT_CATEGORIES:
-        keys = [category] if category in plain else [category, f"{category}_ontology_term_id"]
-        table = obs.groupby(keys, observed=True)["is_primary_data"].agg(["size", "sum"]).reset_index()
-        table = table.rename(columns={category: "label", "size": "total_cell_count", "sum": "unique_cell_count"})
-        table["ontology_term_id"] = "na" if category in plain else table[keys[1]].astype(str)
-        rows.append(table.assign(category=category, label=table["label"].astype(str)))
-    counts = pd.concat(rows, ignore_index=True)
-    first = obs.iloc[0]
-    return counts, int(primary.sum()), str(first["organism"]), str(first["organism_ontology_term_id"])

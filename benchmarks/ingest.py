@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 SEED = 0
+READS = ("starter:human",)
 BLOCK = 5_000  # cells made at once
 
 

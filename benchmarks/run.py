@@ -27,6 +27,9 @@ HERE = Path(__file__).resolve().parent
 REGISTRY = {
     "coverage": "coverage.py",  # what is there for each organism, from which release
     "ingest": "ingest.py",  # cells/s and peak memory beside tiledbsoma.io.from_h5ad
+    "atlas_scale": "atlas_scale.py",  # an atlas of 10^5 to 2·10^6 cells at full depth, 10^7 thinned: what each costs
+    "parallel_ingest": "parallel_ingest.py",  # the same sources one after another and by workers: one content
+    "kills": "kills.py",  # ingests killed at random, out of disk, two at once: what is read then, and in the end
     "near_copies": "near_copies.py",  # planted copies found, different real cells taken for copies
     "ontologies": "ontologies.py",  # load times and memory of the pinned ones; obonet, pronto and repair on real files
     "orthologs": "orthologs.py",  # what projection carries between human and mouse, and how far sources agree

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from atlas import open_atlas
 
@@ -38,7 +38,10 @@ def describe_atlas(atlas: Atlas | str) -> dict[str, Any]:
             "count(*) FILTER (qc_pass) AS passing, any_value(licence) AS licence, min(d.soma_joinid) AS added "
             "FROM obs o JOIN datasets d USING (dataset_id) GROUP BY ALL ORDER BY added",
         ).to_pylist()
-    made_up = _synthetic(opened)
+    made_up = {
+        name for name, receipt in opened.written().items()
+        if any(finding["code"] == "synthetic-cells" for finding in receipt["findings"])
+    }  # fmt: skip
     moment = dt.datetime.fromtimestamp(opened.published_ms / 1000, dt.UTC)
     return {
         "uri": opened.uri,
@@ -58,13 +61,3 @@ def describe_atlas(atlas: Atlas | str) -> dict[str, Any]:
         ],
         "versions": {str(k): str(v) for k, v in summary.items() if str(k).endswith("_version")},
     }
-
-
-def _synthetic(atlas: Atlas) -> set[str]:
-    """Return the datasets whose receipts say that their cells are made up; of several receipts the last one holds."""
-    told: dict[str, bool] = {}
-    for receipt in atlas.receipts():
-        if receipt["status"] == "written":
-            findings = cast("list[dict[str, Any]]", receipt["findings"])
-            told[str(receipt["dataset_id"])] = any(finding["code"] == "synthetic-cells" for finding in findings)
-    return {dataset for dataset, made_up in told.items() if made_up}

@@ -8,23 +8,18 @@ opens the store as it was. Who goes where is decided in `splits`; `leakage` refu
 from __future__ import annotations
 
 import datetime as dt
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tiledbsoma as soma
 
-from atlas import layout, open_atlas, schema, upload_release
+from atlas import layout, open_atlas, release_part, schema, upload_release
 
 from .errors import CatalogInputError, ReleaseExistsError
 from .leakage import SPLIT_BITS, describe_leakage, find_faults, find_leaks
@@ -44,7 +39,8 @@ from .tables import export_tables, sync
 from .views import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import duckdb
 
@@ -138,42 +134,16 @@ def make_release(
     plan = SplitPlan(split_by, seed, pins or {})
     opened = open_atlas(atlas) if isinstance(atlas, str) else atlas
     home = opened.root / "releases"
-    with _part(home) as part:
+    with release_part(home) as part:
         manifest, findings = _write(opened, part, name, plan, allow_leaks=allow_leaks)
         status: Status = "rejected"
         if not any(finding.severity == "error" for finding in findings):
-            status = _place(part, home / name, manifest, dry_run=dry_run)
-            if status == "written":
-                upload_release(opened.uri, home / name)
+            status = _place(part, home / name, manifest, opened.uri, dry_run=dry_run)
         return Release(name, home / name, status, manifest, findings)
 
 
-@contextmanager
-def _part(home: Path) -> Iterator[Path]:
-    """Make a folder for a release in the making, which is removed if it gets no name; first those of killed makers.
-
-    Every maker shares a lock on `home` that the kernel drops with the process, so who gets it alone is the only one.
-    """
-    home.mkdir(parents=True, exist_ok=True)
-    handle = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # somebody is making a release, or the file system has no locks: sweep another time
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for left in home.glob(".part-*"):
-                shutil.rmtree(left, ignore_errors=True)
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_SH)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=home))
-        try:
-            yield part
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    finally:
-        os.close(handle)
-
-
 def _place(
-    part: Path, target: Path, manifest: dict[str, Any], *, dry_run: bool
+    part: Path, target: Path, manifest: dict[str, Any], uri: str, *, dry_run: bool
 ) -> Literal["written", "unchanged", "planned"]:
     """Give a finished folder its name in one step, or find that the same release is there already."""
     if target.exists():
@@ -186,6 +156,7 @@ def _place(
         sync(file)
     part.chmod(0o755)
     sync(part)
+    upload_release(uri, part, target.name)
     try:
         part.rename(target)
     except OSError:

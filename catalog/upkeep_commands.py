@@ -15,9 +15,9 @@ from .workflows import default_atlas
 def retract(dataset: str, reason: str, atlas: str | None, *, dry_run: bool, json: bool) -> int:
     """Take a dataset out; with `dry_run` say what that means."""
     uri, people = atlas or default_atlas(), show.people()
+    holding = releases_with(open_atlas(uri).root, dataset)  # first: what is published must not end in an error
     with show.StageBars(people) as bars:
         told = retract_dataset(uri, dataset, reason, dry_run=dry_run, progress=bars)
-    holding = releases_with(open_atlas(uri).root, dataset)
     done = "would be taken out" if dry_run else "taken out"
     people.print(f"[green]{told.status}[/] {show.plain(dataset)}: {told.cells:,} cells {done} of {show.plain(uri)}")
     again = "to be written again" if dry_run else "written again"

@@ -231,10 +231,10 @@ def _report_run(uri: str, organism: str, run: IngestRun) -> Path | None:
     """Write the report after a run; an ingest that is published stays done whatever becomes of its report."""
     if STORE in run.codes:
         return None  # the store's own error says what to mend; a report could only fail again
-    path = side_folder(uri) / "reports" / f"{get_organism(organism).name}.html"
-    if path.is_file() and all(receipt.status == "unchanged" for receipt in run.receipts):
-        return path  # nothing new to say, and a re-run should be quick
     try:
+        path = side_folder(uri) / "reports" / f"{get_organism(organism).name}.html"
+        if path.is_file() and all(receipt.status == "unchanged" for receipt in run.receipts):
+            return path  # nothing new to say, and a re-run should be quick
         return rewrite_report(organism, uri)
     except (AtlasError, OSError) as exc:
         _LOG.warning("no report was written: %s", exc)

@@ -144,5 +144,19 @@ def object_server() -> Iterator[ObjectServer]:
         process.stdout.close()
 
 
+@contextmanager
+def served() -> Iterator[ObjectServer]:
+    """Run the server and have the environment name it, and nothing else of the sort."""
+    import pytest
+
+    with object_server() as running, pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("AWS_"):
+                patch.delenv(name)
+        for name, value in running.environment.items():
+            patch.setenv(name, value)
+        yield running
+
+
 if __name__ == "__main__":
     main()

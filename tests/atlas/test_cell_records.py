@@ -68,17 +68,19 @@ def assert_exact(counts: sp.csr_matrix) -> StoredRecords:
 cells = st.dictionaries(st.integers(0, 1999), st.sampled_from(EDGES) | st.integers(1, 30), max_size=30)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(rows=st.lists(cells, max_size=9))
 def test_any_cells_come_back_exactly(rows: list[dict[int, int]]) -> None:
     assert_exact(matrix(rows, 2000))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(dense=hnp.arrays(np.uint8, st.tuples(st.integers(0, 12), st.integers(1, 40)), elements=st.integers(0, 255)))
 def test_dense_small_matrices_come_back_exactly(dense: np.ndarray) -> None:
     assert_exact(sp.csr_matrix(dense.astype(np.float32)))
 
 
+@settings(deadline=None)
 @given(
     gaps=st.lists(st.sampled_from([0, 1, 253, 254, 255, 256, 509, 510, 511, 764, 765, 5000]), min_size=1, max_size=9)
 )
@@ -139,7 +141,7 @@ def test_what_no_record_can_hold_is_refused(
         encode_records(counts)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=40), st.binary(max_size=40), st.integers(0, 40), st.integers(0, 40))
 def test_bytes_that_are_no_records_are_refused_or_read_never_worse(a: bytes, b: bytes, i: int, j: int) -> None:
     """Whatever the disk says, decoding ends in a sound matrix or in the one error that says so."""

@@ -5,6 +5,8 @@ cellxgene-census and tiledbsoma-ml are the oracles: nobody here wrote them.
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import TYPE_CHECKING
 
 import cellxgene_census
@@ -13,10 +15,13 @@ import pandas as pd
 import pytest
 import tiledbsoma as soma
 
-from atlas import IngestOptions, ingest, open_atlas, schema
+from atlas import IngestOptions, consolidate, ingest, open_atlas, retract, schema
+from catalog import make_release
 from tests.factories import make_adata, write_source
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import anndata as ad
 
 pytestmark = pytest.mark.index
@@ -95,18 +100,11 @@ def test_highly_variable_genes_and_mean_variance_run(uri: str, inputs: dict[str,
 
 
 def test_tiledbsoma_ml_streams_the_same_counts(uri: str, inputs: dict[str, ad.AnnData]) -> None:
-    from tiledbsoma_ml import ExperimentDataset, experiment_dataloader
-
     with (
         soma.Experiment.open(f"{uri}/census_data/homo_sapiens") as experiment,
         experiment.axis_query("RNA", obs_query=soma.AxisQuery(value_filter="dataset_id in ['a', 'b']")) as query,
     ):
-        dataset = ExperimentDataset(
-            query, layer_name="raw", obs_column_names=["soma_joinid", "cell_name"], batch_size=16, shuffle=True, seed=1
-        )
-        seen = {}
-        for x, obs in experiment_dataloader(dataset):
-            seen |= dict(zip(obs["cell_name"], np.atleast_2d(x).sum(axis=1), strict=True))
+        seen = streamed(query)
     meant = {
         n: s
         for k in "ab"
@@ -130,8 +128,6 @@ def test_the_whole_experiment_becomes_anndata_with_what_lies_beside_x(uri: str, 
 def test_members_have_relative_uris_so_the_tree_can_be_moved(
     uri: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    import shutil
-
     moved = tmp_path_factory.mktemp("moved") / "elsewhere"
     shutil.copytree(uri, moved)
     with cellxgene_census.open_soma(uri=str(moved)) as census:
@@ -144,3 +140,42 @@ def test_spatial_collection_exists_and_is_empty(uri: str) -> None:
         assert len(census["census_spatial_sequencing"]) == 0
         facts = census["census_info"]["summary"].read().concat().to_pandas().set_index("label")["value"]
         assert facts["census_schema_version"] == "2.4.0"
+
+
+def test_clients_read_an_old_release_after_all_that_may_come_after_it(
+    uri: str, inputs: dict[str, ad.AnnData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release, then another dataset, one taken out, and a consolidation of everything."""
+    atlas = str(shutil.copytree(uri, tmp_path / "atlas"))
+    release = make_release(atlas, "one", allow_leaks=True).manifest["tiledb_timestamp_ms"]
+    more = write_source(tmp_path / "more.h5ad", make_adata(20, 60, seed=9), id="more")
+    assert ingest(more, atlas, IngestOptions(doublets=False)).status == "written"
+    retract(atlas, "a", "consent withdrawn")
+    monkeypatch.setattr(sys.modules["atlas.consolidate"], "MOST_FRAGMENTS", 1)
+    assert consolidate(atlas).status == "consolidated"
+    sums = {
+        name: {n: float(s) for n, s in zip(adata.obs_names, np.asarray(adata.X.sum(axis=1)).ravel(), strict=True)}
+        for name, adata in (inputs | {"more": make_adata(20, 60, seed=9)}).items()
+    }
+    for moment, names in ((release, "ab"), (open_atlas(atlas).published_ms, ("b", "more"))):
+        meant = {cell: total for name in names for cell, total in sums[name].items()}
+        context = soma.SOMATileDBContext(timestamp=moment)
+        with cellxgene_census.open_soma(uri=atlas, context=context) as census:
+            got = cellxgene_census.get_anndata(census, "Homo sapiens")
+            human = census["census_data"]["homo_sapiens"]
+            assert dict(zip(got.obs["cell_name"], np.asarray(got.X.sum(axis=1)).ravel(), strict=True)) == meant
+            with human.axis_query("RNA") as query:
+                assert streamed(query) == meant
+
+
+def streamed(query: soma.ExperimentAxisQuery) -> dict[str, float]:
+    """Return the sum of each cell's counts, by its name, as tiledbsoma-ml gives them."""
+    from tiledbsoma_ml import ExperimentDataset, experiment_dataloader
+
+    dataset = ExperimentDataset(
+        query, layer_name="raw", obs_column_names=["soma_joinid", "cell_name"], batch_size=16, shuffle=True, seed=1
+    )
+    seen = {}
+    for x, obs in experiment_dataloader(dataset):
+        seen |= dict(zip(obs["cell_name"], np.atleast_2d(x).sum(axis=1), strict=True))
+    return seen

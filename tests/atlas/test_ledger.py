@@ -4,13 +4,16 @@ import multiprocessing as mp
 import os
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from atlas import find_leftovers, open_atlas
 from atlas.errors import StoreError
 from atlas.findings import Receipt
 from atlas.ledger import Ledger, writer_lock
+from atlas.ledger_rows import TABLES
 
 
 def reserve(ledger: Ledger, name: str, n: int, organism: str = "homo_sapiens"):
@@ -116,6 +119,40 @@ def test_a_ledger_is_read_without_writing_a_byte(tmp_path: Path) -> None:
     with Ledger.to_read(folder / "l.sqlite") as ledger:
         assert [d.dataset_id for d in ledger.datasets()] == ["a"]
         assert ledger.published_ms() == 100
-        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        with pytest.raises(StoreError, match="readonly"):
             reserve(ledger, "b", 1)
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.name in before} == before
+
+
+def test_a_full_disk_is_told_and_nothing_of_the_transaction_stays(tmp_path: Path) -> None:
+    """SQLite rolls back by itself where it meets a full disk, so that to roll back once more is an error of its own."""
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        reserve(ledger, "a", 10)
+        publish(ledger, "a", 100)
+        pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
+        ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError, match="disk is full; what is published is as it was; make room there"):
+            ledger.record(Receipt("x" * 100_000, "human", "rejected", "uri"))
+        ledger._db.execute("PRAGMA max_page_count = 10000")
+        ledger.begin()
+        ledger.record(Receipt("b", "human", "rejected", "uri"))
+        assert [r["source_id"] for r in ledger.receipts()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("begun", ["an empty file", "a journal", "tables"])
+def test_who_is_stopped_while_the_ledger_is_made_leaves_one_of_nothing(tmp_path: Path, begun: str) -> None:
+    path = tmp_path / "ledger" / "ledger.sqlite"
+    path.parent.mkdir()
+    path.touch()
+    with closing(sqlite3.connect(path, isolation_level=None)) as stopped:
+        if begun != "an empty file":
+            stopped.execute("PRAGMA journal_mode=WAL")
+        if begun == "tables":
+            stopped.executescript(f"BEGIN IMMEDIATE; {TABLES.split(';')[0]};")  # and never committed
+    with Ledger.to_read(path) as ledger:
+        assert (ledger.state(), ledger.published_ms(), ledger.in_flight) == ((0, [], []), 0, False)
+    with pytest.raises(StoreError, match="nothing is published here yet"):
+        open_atlas(str(tmp_path))
+    assert find_leftovers(str(tmp_path)) == ()
+    with Ledger(path) as ledger:
+        assert reserve(ledger, "a", 10).first_joinid == 0

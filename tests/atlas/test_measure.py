@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from atlas import AtlasInputError, measure
+from atlas import AtlasInputError
 from atlas.measure import METRICS, measurable, measure_block
 
 
@@ -85,14 +85,13 @@ def test_order_of_a_row_and_explicit_zeros_do_not_matter() -> None:
             np.testing.assert_allclose(got[name], want[name], rtol=1e-6, err_msg=name)
 
 
-def test_slabs_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_measures_the_same_to_the_last_bit_whatever_stands_beside_it() -> None:
     counts, mito = random_counts(), np.arange(400) < 20
     whole = measure_block(counts, mito, mito)
-    monkeypatch.setattr(measure, "_SLAB", 997)
-    parts = measure_block(counts, mito, mito)
-    for name in METRICS:
-        np.testing.assert_array_equal(parts[name], whole[name])
-    assert len(list(measure._slabs(np.arange(50), np.full(50, 100)))) == 6  # 9 rows of 100 fit 997
+    for start, stop in ((0, 1), (5, 7), (7, 180), (180, 300)):
+        part = measure_block(counts[start:stop], mito, mito)
+        for name in METRICS:
+            assert part[name].tobytes() == whole[name][start:stop].tobytes(), name
 
 
 def test_the_counts_are_not_touched() -> None:

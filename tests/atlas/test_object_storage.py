@@ -41,8 +41,9 @@ from atlas.ledger import Ledger, writer_lock
 from atlas.object_roll_back import unpublished
 from atlas.object_store import ObjectChangedError, ObjectPlace
 from catalog import make_release, sql
+from catalog.manifests import newest_release
 from tests.factories import make_adata, write_source
-from tests.object_server import BUCKET, ObjectServer, object_server
+from tests.object_server import BUCKET, ObjectServer, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,12 +65,7 @@ STUMBLING = (
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ObjectServer]:
-    with object_server() as running, pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if name.startswith("AWS_"):
-                patch.delenv(name)
-        for name, value in running.environment.items():
-            patch.setenv(name, value)
+    with served() as running:
         yield running
 
 
@@ -143,8 +139,15 @@ def test_official_clients_read_it_at_the_moment_that_is_printed(base: str) -> No
     assert adata.X.sum() == open_atlas(base).query("human", every_cell=True).counts().sum()
 
 
-def test_a_release_lies_beside_the_store_for_every_machine(base: str, monkeypatch, tmp_path: Path) -> None:
+def test_a_release_lies_beside_the_store_for_every_machine(
+    base: str, server: ObjectServer, monkeypatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("atlas.mirror.cache_dir", lambda: tmp_path / "one")
+    server.faults({"fault": "AccessDenied", "method": "PUT", "part": "/releases/", "after": 1})
+    with pytest.raises(StoreError, match="the server refuses"):
+        make_release(base, "r1", allow_leaks=True)
+    server.faults()
+    assert newest_release(side_folder(base)) is None
     made = make_release(base, "r1", allow_leaks=True)
     assert made.status == "written"
     assert made.folder.is_relative_to(tmp_path / "one")
@@ -283,6 +286,16 @@ def test_a_second_writer_is_told_who_writes(base: str, sources: list[Source]) ->
         ingest(sources[1], base, FAST)
     with writer_lock(folder):  # given back, it is free at once
         assert codes(find_leftovers(base)) == ["writer-at-work"]
+
+
+def test_a_fork_of_the_writer_is_another_process(server: ObjectServer, monkeypatch) -> None:
+    """What a process does not hold any more is free to itself at once; a fork of it never held it."""
+    folder, own = ObjectPlace(BUCKET, "forked/ledger"), os.getpid()
+    with writer_lock(folder), monkeypatch.context() as patch:
+        patch.setattr(lease, "_held", {})
+        assert lease.who(folder / lease.LEASE) == ""
+        patch.setattr(os, "getpid", lambda: own + 1)
+        assert f"process {own} on " in lease.who(folder / lease.LEASE)
 
 
 def test_who_slept_through_its_lease_can_neither_write_nor_publish(base: str, monkeypatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing as mp
 import os
 import pickle
@@ -339,18 +338,3 @@ def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ClusterError, match=r"tcp://127.0.0.1:9.*start the scheduler"):
         together([], str(tmp_path / "atlas"), crew)
     assert list((tmp_path / "scratch").iterdir()) == []
-
-
-def test_what_a_killed_run_left_goes_with_the_next_and_what_a_running_one_has_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("atlas.workers._CONNECT", "1s")
-    left, used, mine = (tmp_path / name for name in ("handover-left", "handover-used", "mine"))
-    for folder in (left, used, mine):
-        folder.mkdir()
-        (folder / "lock").touch()
-    with (used / "lock").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ClusterError):
-            together([], str(tmp_path / "atlas"), Workers(scheduler="tcp://127.0.0.1:9", scratch=tmp_path))
-    assert (left.exists(), used.exists(), mine.exists()) == (False, True, True)

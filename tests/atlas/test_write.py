@@ -1,7 +1,8 @@
-"""What is asked before anything is written, and how blocks of cells become fragments."""
+"""What is asked before anything is written, how blocks of cells become fragments, and what a full disk leaves."""
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 import tiledbsoma as soma
 
-from atlas import IngestOptions, StoreError, ingest, write
+from atlas import IngestOptions, StoreError, find_leftovers, ingest, open_atlas, validate, write
 from tests.factories import make_adata, write_source
 
 if TYPE_CHECKING:
@@ -43,3 +44,20 @@ def test_cells_without_counts_at_the_end_are_written_like_others(
     written = [[t.num_rows for t in packed] for _, packed in write._fragments(blocks, 0)]
     assert written == [[2], [2]]
     assert [[t.num_rows for t in packed] for _, packed in write._fragments(blocks[1:2], 0)] == []
+
+
+def test_a_disk_that_runs_full_is_named_and_the_next_run_finishes(tmp_path: Path) -> None:
+    """What TileDB says of it is longer than what a receipt keeps, and comes to the point in the end."""
+    uri, limit = str(tmp_path / "atlas"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    ingest(write_source(tmp_path / "a.h5ad", make_adata(seed=1), id="a"), uri, FAST)
+    before, second = open_atlas(uri), write_source(tmp_path / "b.h5ad", make_adata(seed=2), id="b")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, limit[1]))
+    try:
+        with pytest.raises(StoreError, match=r"File too large on the disk it is on; .*make room there, then run"):
+            ingest(second, uri, FAST)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert open_atlas(uri) == before
+    assert find_leftovers(uri) == ()
+    assert ingest(second, uri, FAST).status == "written"
+    assert validate(uri).findings == ()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atlas import Atlas, Receipt, layout, open_atlas, schema, store, write
+from atlas import Atlas, Receipt, layout, open_atlas, schema, store, summaries, write
 from atlas.ledger import Ledger, now_ms
 from ontology import get_organism, make_gene_table
 
@@ -78,14 +78,14 @@ def add_dataset(root: Path, dataset_id: str, organism: str, n: int, **options: i
         obs = make_obs(dataset_id, organism, n, first=row.first_joinid, **options)
         store.grow_array(store.array_uri(root, org.experiment, layout.X_RAW), row.first_joinid + n)
         write.write_obs(root, row, obs)
-        _write_tables(root, ledger, row, org.label, dt.date(2026, 1, 2).isoformat())
+        _write_tables(root, row, obs, org.label, dt.date(2026, 1, 2).isoformat())
         store.tick()
         receipt = Receipt(dataset_id, org.name, "written", "made", dataset_id=dataset_id)
         ledger.publish(dataset_id, now_ms(), receipt)
     return obs
 
 
-def _write_tables(root, ledger, row, label, built_on) -> None:
+def _write_tables(root, row, obs, label, built_on) -> None:
     """Write census_info as an ingest does, from values a source would have."""
     values = {f.name: "" for f in schema.DATASETS} | {
         "soma_joinid": row.dataset_joinid,
@@ -98,7 +98,7 @@ def _write_tables(root, ledger, row, label, built_on) -> None:
     }
     uri = str(root / layout.INFO / "datasets")
     store.write_frame(uri, schema.DATASETS, [[values[f.name]] for f in schema.DATASETS])
-    write.write_summaries(root, [*ledger.datasets(), row], built_on)
+    summaries.add_to_summaries(root, row, obs, built_on)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,20 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from atlas import AtlasInputError, StoreError, between, contains, descendants, is_not, parse_where, where
+from atlas import (
+    AtlasInputError,
+    Finding,
+    Receipt,
+    StoreError,
+    between,
+    contains,
+    descendants,
+    is_not,
+    open_atlas,
+    parse_where,
+    where,
+)
+from atlas.ledger import Ledger, now_ms
 from catalog import describe_atlas, search_cells
 
 
@@ -113,6 +126,22 @@ def test_the_description_equals_a_plain_count(small):
     }
     assert [(d["dataset_id"], d["cells"]) for d in facts["datasets"]] == [("lungs", 120), ("bloods", 40), ("mice", 30)]
     assert facts["versions"]["census_schema_version"] == "2.4.0"
+
+
+def test_what_was_synthetic_is_told_as_of_the_moment(tmp_path, grow):
+    grow(tmp_path, "lungs", "human", 5)
+    grow(tmp_path, "mice", "mouse", 5)
+    before = open_atlas(str(tmp_path))
+    made_up = Finding("synthetic-cells", "warning", "cells", "5", "real ones", "none")
+    with Ledger(tmp_path / "ledger" / "ledger.sqlite") as ledger:
+        gone = before.datasets[0]
+        taken = Receipt("lungs", "human", "retracted", "made", dataset_id="lungs")
+        ledger.publish_retraction(gone, [], ([], []), now_ms(), ("why", taken))
+        ledger.reserve("lungs", gone.organism, 5, input_sha256="a", content_sha256="b", declaration="c")
+        again = Receipt("lungs", "human", "written", "made", dataset_id="lungs", findings=(made_up,))
+        ledger.publish("lungs", now_ms() + 1, again)
+    assert describe_atlas(before)["synthetic_cells"] == 0
+    assert open_atlas(str(tmp_path)).written()["lungs"]["findings"], "they are by now"
 
 
 def test_no_atlas_is_a_store_error(tmp_path):

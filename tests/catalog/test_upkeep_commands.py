@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from atlas import IngestOptions, ingest, open_atlas
-from catalog import sql
+from atlas import IngestOptions, StoreError, ingest, open_atlas
+from catalog import sql, upkeep_commands
 from catalog.cli import run
+from catalog.errors import STORE
 from tests.factories import make_adata, write_source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.index
@@ -23,6 +25,19 @@ def ask(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict]:
     capsys.readouterr()
     code = run([*words, "--json"])
     return code, json.loads(capsys.readouterr().out)
+
+
+def test_releases_that_cannot_be_listed_stop_a_retraction_before_it_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grow: Callable[..., object]
+) -> None:
+    grow(tmp_path, "lungs", "human", 5)
+
+    def lost(*_: object) -> list[str]:
+        raise StoreError("s3://bucket/atlas", "list", "503 SlowDown")
+
+    monkeypatch.setattr(upkeep_commands, "releases_with", lost)
+    monkeypatch.setattr(upkeep_commands, "retract_dataset", lambda *_, **__: pytest.fail("it would be published"))
+    assert run(["retract", "lungs", "--reason", "why", "--atlas", str(tmp_path)]) == STORE
 
 
 @pytest.mark.slow

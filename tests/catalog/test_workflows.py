@@ -127,6 +127,11 @@ def test_a_report_that_cannot_be_written_does_not_undo_the_ingest(tried, tmp_pat
     assert run.exit_code == 0
     assert run.report is None
     assert "no report was written" in caplog.text
+    lost = StoreError("s3://bucket/atlas", "list", "503 SlowDown")
+    monkeypatch.setattr(workflows, "side_folder", lambda _uri: (_ for _ in ()).throw(lost))
+    caplog.clear()
+    assert ingest_organism("human", sources("written"), str(tmp_path)).exit_code == 0
+    assert "503 SlowDown" in caplog.text
 
 
 def test_a_run_that_changed_nothing_keeps_the_report(tried, tmp_path, monkeypatch):
