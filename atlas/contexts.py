@@ -23,17 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
-KEPT: dict[str, str | float] = {"sm.mem.malloc_trim": "false"}
-"""For many queries one after another: else all memory that is free is given back to the system after each of them."""
-IN_ORDER: dict[str, str | float] = KEPT | {
+BULK: dict[str, str | float] = {"sm.mem.malloc_trim": "false", "soma.init_buffer_bytes": 16 << 20}
+"""For many queries one after another. Else all free memory is given back to the system after each, and each maps 1 GiB
+a column anew; the system then spends as long on filling pages with zeros as TileDB on the query."""
+IN_ORDER: dict[str, str | float] = BULK | {
     "sm.check_global_order": "false", "sm.check_coord_dups": "false", "sm.check_coord_oob": "false",
 }  # fmt: skip
 """For writes whose coordinates are known to be in order, unlike and inside: TileDB would look at each pair again, which
 takes as long as all else it does to write them."""
-IN_BLOCKS: dict[str, str | float] = KEPT | {"soma.init_buffer_bytes": 32 << 20}
-"""For reads of some thousand cells at a time: bytes a column, of which 1 GiB would be mapped anew by every query."""
-
-
 MAKE_ROOM = "what is published is as it was; make room there, then run this again"
 """What to do where a disk is full."""
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
