@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 DEFAULT_CELLS = 100_000  # cells of a slice that names no maximum: a few hundred megabytes
+REVISION = 2  # raised whenever the same address would give another slice; 2 holds the genes that were measured
 DATED = re.compile(r"\d{4}-\d{2}-\d{2}")  # versions that never change; `stable` and `latest` do
 OFFLINE = "the Census cannot be reached from here; check the connection, or point at a copy with &uri=PATH"
 
@@ -57,7 +58,7 @@ def slice_census(location: Location, folder: Path) -> Path:
     options = dict(location.options)
     uri = f"census:{location.target}"
     version, store = options.get("version", "stable"), options.get("uri")
-    target = folder / "slice.h5ad"
+    target = folder / f"slice-{REVISION}.h5ad"
     if target.is_file() and store is None and DATED.fullmatch(version):
         return target
     opened: dict[str, Any] = {"uri": store} if store is not None else {"census_version": version}
@@ -72,7 +73,7 @@ def slice_census(location: Location, folder: Path) -> Path:
     found.var.index = found.var["feature_id"].astype(str).to_numpy()
     found.var.index.name = None
     with arriving(folder) as scratch:
-        found.write_h5ad(scratch / "slice.h5ad", compression="gzip")
+        found.write_h5ad(scratch / target.name, compression="gzip")
     _LOG.info("sliced %d cells of %s", found.n_obs, uri)
     return target
 

@@ -1,7 +1,8 @@
 """In which TileDB context an array is opened: TileDB's own for a folder, one that knows the server for `s3://`.
 
-Every opening of an array of an atlas asks here, so that arrays behave the same wherever they lie, and so that a process
-which lost its place as the writer learns it before it touches another array.
+Whoever opens an array of an atlas asks here, for the array (`opened`) or for settings where it has a context of its own
+(`settings_of`), so that arrays behave the same wherever they lie; a process which lost its place as the writer learns
+it before it touches another array.
 """
 
 from __future__ import annotations

@@ -98,7 +98,8 @@ def candidate_pairs(keys: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, in
     Returns
     -------
     int64 [pair, 2], the smaller index first, ascending, each pair once. Cells share a key by the hundreds only where
-    they are all alike; then each is paired with the `MAX_BUCKET` that follow it, and the others are counted.
+    they are all alike; then each is paired with the `MAX_BUCKET` that follow it, and the others are counted, once for
+    each key that they share.
     """
     n, found, untested = len(keys), [np.empty(0, np.int64)], 0
     for band in range(keys.shape[1]):
@@ -109,7 +110,7 @@ def candidate_pairs(keys: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, in
             if not len(same):
                 break
             if apart > MAX_BUCKET:
-                untested += _left(sorted_keys)
+                untested += _left(sorted_keys, sorted_group)
                 break
             same = same[sorted_group[same] != sorted_group[same + apart]]
             one, other = order[same], order[same + apart]
@@ -118,8 +119,14 @@ def candidate_pairs(keys: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, in
     return np.stack([pairs // max(n, 1), pairs % max(n, 1)], axis=1), untested
 
 
-def _left(sorted_keys: np.ndarray) -> int:
-    """Return the pairs of a band that are further apart than `MAX_BUCKET`, of any groups."""
-    sizes = np.unique(sorted_keys, return_counts=True)[1].astype(np.int64)
-    beyond = np.maximum(sizes - 1 - MAX_BUCKET, 0)
-    return int((beyond * (beyond + 1) // 2).sum())
+def _left(keys: np.ndarray, groups: np.ndarray) -> int:
+    """Return a band's pairs of one key and different groups that are further apart than `MAX_BUCKET`; keys ascend."""
+    first = np.searchsorted(keys, keys)
+    at = np.flatnonzero(np.searchsorted(keys, keys, side="right") - first > MAX_BUCKET + 1)
+    far = np.maximum(at - first[at] - MAX_BUCKET, 0).sum()
+    order = np.lexsort((at, groups[at], first[at]))
+    at = at[order]
+    alike = np.cumsum(np.append(0, (np.diff(first[at]) != 0) | (np.diff(groups[at]) != 0))) * len(keys)
+    place = alike + at  # ascends; the pairs of one group are those to be taken off
+    same = np.searchsorted(place, alike + np.maximum(at - MAX_BUCKET, 0)) - np.searchsorted(place, alike)
+    return int(far - same.sum())

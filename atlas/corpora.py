@@ -146,7 +146,7 @@ def load_corpus(name: str) -> Corpus:
     return corpus
 
 
-def corpus_sources(name: str, organism: str, root: str, work: Path) -> CorpusSources:
+def corpus_sources(name: str, organism: str, root: str, labels: Path) -> CorpusSources:
     """Return the sources of one organism in a copy of a corpus.
 
     Parameters
@@ -157,8 +157,8 @@ def corpus_sources(name: str, organism: str, root: str, work: Path) -> CorpusSou
         Any spelling of the organism.
     root
         Folder of the copy, laid out as the corpus is; for the Census also "" (the official store) or an s3 address.
-    work
-        Folder for a table of cell labels, where the corpus keeps them beside its files.
+    labels
+        File to write a table of cell labels to, where the corpus keeps them beside its files: .parquet.
 
     Raises
     ------
@@ -181,7 +181,8 @@ def corpus_sources(name: str, organism: str, root: str, work: Path) -> CorpusSou
         raise AtlasInputError("root", root, f"files {corpus.paths['file']} in it: {corpus.access['how']}")
     said: dict[str, Any] = {"columns": dict(corpus.columns)}
     if "labels" in corpus.paths:
-        said["labels"] = str(gather_labels(folder / corpus.paths["labels"], corpus.columns, corpus.values, work))
+        gather_labels(folder / corpus.paths["labels"], corpus.columns, corpus.values, labels)
+        said["labels"] = str(labels)
         said["columns"] = {target: target for target in corpus.columns}
     sources = [
         _source(corpus, known.name, path, {"stem": path.name.split(".")[0]}, constants=dict(corpus.constants), **said)

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 EDITION = "edition-"
 """How the folders begin; the first arrays, in the Experiment's own folder, count as edition 1."""
 MEMBERS = {"obs": soma.DataFrame, "ms": soma.Collection}
-_TICK_S = 0.002
+_TICK_S = 0.002  # TileDB orders schema versions by millisecond; two in one millisecond may lose the first
+
+
+def tick() -> None:
+    """Wait until the clock shows a later millisecond than anything written so far."""
+    time.sleep(_TICK_S)
 
 
 def edition_at(root: Path | ObjectPlace, experiment: str, at: int | None = None) -> str:
@@ -62,10 +67,10 @@ def take_member(parent: Path | ObjectPlace, name: str, place: Path | ObjectPlace
     kind = soma.Measurement if name == "var" else soma.Collection
     with opened(kind, parent, "d") as held:
         del held[name]
-    time.sleep(_TICK_S)
+    tick()
     with opened(kind, parent, "w") as held, opened(soma.DataFrame, place) as member:
         held.set(name, member, use_relative_uri=True)
-    time.sleep(_TICK_S)
+    tick()
 
 
 def _named(home: Path | ObjectPlace, start: str) -> set[str]:
@@ -79,19 +84,19 @@ def take_edition(root: Path | ObjectPlace, experiment: str, edition: str) -> Non
     with opened(soma.Experiment, home / experiment, "d") as held:
         for name in MEMBERS:
             del held[name]
-    time.sleep(_TICK_S)
+    tick()
     with opened(soma.Experiment, home / experiment, "w") as held:
         for name, kind in MEMBERS.items():
             with opened(kind, home / edition / name) as member:
                 held.set(name, member, use_relative_uri=True)
-    time.sleep(_TICK_S)
+    tick()
 
 
 def take_away(root: Path | ObjectPlace, experiment: str) -> None:
     """Take an organism that has no cells any more out of the atlas; who reads an earlier moment still has it."""
     with opened(soma.Collection, root / layout.DATA, "d") as held:
         del held[experiment]
-    time.sleep(_TICK_S)
+    tick()
 
 
 def is_former(root: Path | ObjectPlace, experiment: str) -> bool:
@@ -106,4 +111,4 @@ def bring_back(root: Path | ObjectPlace, experiment: str) -> None:
         opened(soma.Experiment, root / layout.DATA / experiment) as member,
     ):
         held.set(experiment, member, use_relative_uri=True)
-    time.sleep(_TICK_S)
+    tick()

@@ -41,10 +41,11 @@ def _shuffled(level: int) -> list[Any]:
 def x_options(n_vars: int) -> dict[str, Any]:
     """Return the creation options of `X/raw`: full-row tiles, so that sorted CSR is already in global order.
 
-    Measured on 62.7 M non-zeros against the Census' 2048 x 2048 tiles: written 7-12x faster, 64-row blocks
-    gathered 5-7x faster, about 10 % more bytes. One gene over all cells reads 2.7x slower.
+    Counts are packed as whole numbers: exact up to 2^24, as float32 is, and a quarter of a byte smaller than the bytes
+    of floats. benchmarks/layout.py has what this and the other layouts measured give; decisions/0017 has the choice.
     """
     full_row = 1 << max(n_vars - 1, 1).bit_length()
+    whole = {"_type": "FloatScaleFilter", "factor": 1.0, "offset": 0.0, "bytewidth": 4}
     return {
         "tiledb": {
             "create": {
@@ -53,10 +54,10 @@ def x_options(n_vars: int) -> dict[str, Any]:
                 "tile_order": "row-major",
                 "allows_duplicates": False,  # a retried range then reads right; True would double counts silently
                 "dims": {
-                    "soma_dim_0": {"tile": CELLS_PER_TILE, "filters": _shuffled(3)},
-                    "soma_dim_1": {"tile": full_row, "filters": _shuffled(3)},
+                    "soma_dim_0": {"tile": CELLS_PER_TILE, "filters": _shuffled(1)},
+                    "soma_dim_1": {"tile": full_row, "filters": _shuffled(1)},
                 },
-                "attrs": {"soma_data": {"filters": _shuffled(3)}},
+                "attrs": {"soma_data": {"filters": [whole, *_shuffled(1)]}},
             }
         }
     }

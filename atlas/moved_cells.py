@@ -126,7 +126,8 @@ def _primary_again(atlas: Atlas, old: DatasetRow, there: DatasetRow, obs: pd.Dat
         return np.zeros(len(obs), bool), 0
     hashes = (obs["count_hash"].to_numpy(), obs["core_hash"].to_numpy())
     nnz = obs["nnz"].to_numpy()
-    was = find_copies(atlas.place, old.organism, old.first_joinid, hashes, nnz).any
+    held = [row for row in atlas.datasets if row.organism == old.organism]
+    was = find_copies(atlas.place, old.organism, old.first_joinid, hashes, nnz, held).any
     now = find_copies(atlas.place, there.organism, there.first_joinid, hashes, nnz).any
     again = ~primary & was & ~now
     if (~primary & ~was).any():

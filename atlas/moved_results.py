@@ -59,6 +59,23 @@ def carry_results(
     return kept, [row for row in held if row.key not in made]
 
 
+def foresee_results(atlas: Atlas, gone: DatasetRow, n_cells: int) -> tuple[list[ResultRow], list[ResultRow]]:
+    """Return which of an organism's results `carry_results` would carry, and which not; nothing is written."""
+    held = [row for row in atlas.results if row.organism == gone.organism]
+    left = dict.fromkeys((row.key for row in held), 0)
+    moment = result_reading(atlas.published_ms, atlas.uri)
+    for row in held if n_cells else ():
+        key = ResultKey.parse(row.key)
+        with soma.Collection.open(atlas.array_uri(row.organism, collection_of(key.kind)), context=moment) as collection:
+            member = collection[key.member]
+            if isinstance(member, soma.DataFrame):
+                joinids = member.read(column_names=["soma_joinid"]).concat()["soma_joinid"].to_numpy()
+                left[row.key] = len(_moved(joinids, gone)[0])
+            else:
+                left[row.key] = _left(member, row, gone)
+    return [row for row in held if left[row.key] > 0], [row for row in held if left[row.key] <= 0]
+
+
 def _carry(atlas: Atlas, row: ResultRow, gone: DatasetRow, to: tuple[str, int], writer: ResultWriter) -> int:
     """Write one result without the dataset's cells unless none is left, and return how many cells it is of."""
     key, about = ResultKey.parse(row.key), json.loads(row.about)
@@ -75,7 +92,7 @@ def _carry(atlas: Atlas, row: ResultRow, gone: DatasetRow, to: tuple[str, int], 
                 writer.table(key, edition, frame, about)
             return int(stays.sum())
         of_cells = not key.kind.startswith(layout.NETWORK)
-        left = row.cells - (_cells_of(member, gone) if of_cells else 0)
+        left = _left(member, row, gone)
         if left <= 0:
             return 0
         shape = (n_cells if of_cells else member.shape[0], member.shape[1])
@@ -114,10 +131,18 @@ def _moved(joinids: Numbers, gone: DatasetRow) -> tuple[Numbers, npt.NDArray[np.
     return np.where(kept >= stop, kept - gone.n_cells, kept), stays
 
 
+def _left(array: soma.SparseNDArray, row: ResultRow, gone: DatasetRow) -> int:
+    """Return how many cells a matrix is of without the dataset's; networks of genes are of what they were of."""
+    return row.cells - (0 if row.key.startswith(layout.NETWORK) else _cells_of(array, gone))
+
+
 def _cells_of(array: soma.SparseNDArray, gone: DatasetRow) -> int:
     """Return how many of a dataset's cells a matrix has entries of."""
     stop = min(gone.first_joinid + gone.n_cells, array.shape[0])
     if stop <= gone.first_joinid:
         return 0
-    found = array.read((slice(gone.first_joinid, stop - 1),)).tables().concat()
-    return len(np.unique(found["soma_dim_0"].to_numpy()))
+    cells = 0
+    for first in range(gone.first_joinid, stop, ROWS_PER_READ):
+        found = array.read((slice(first, min(first + ROWS_PER_READ, stop) - 1),)).tables().concat()
+        cells += len(np.unique(found["soma_dim_0"].to_numpy()))
+    return cells

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .copy_sketch import band_keys, candidate_pairs, element_hashes
+from . import layout
+from .copy_sketch import BANDS, band_keys, candidate_pairs, element_hashes
 from .errors import AtlasInputError
 from .identity import gene_keys
 
@@ -58,7 +59,8 @@ class NearCopies:
     candidates: int
     """Pairs whose counts were compared."""
     untested: int
-    """Pairs that were not, among cells that are alike by the hundreds."""
+    """At most so many pairs of cells of different datasets were not, being alike by the hundreds: of each key that two
+    share and were not compared for; they may share another, for which they were."""
 
     def by_datasets(self) -> pd.DataFrame:
         """Return, per two datasets and kind, how many pairs there are."""
@@ -92,7 +94,9 @@ def find_near_copies(
 
     Returns
     -------
-    Every pair at or above `min_shared`. Memory is 160 bytes a cell for the sketches, beside the cells' rows of obs.
+    Pairs at or above `min_shared` that the sketch brings together: of copies whose genes are the same, all but one in
+    thousands at .85; fewer, the nearer to `min_shared`, of those with molecules in genes that the other cell has none
+    of (docs/duplicates.md). Memory is 160 bytes a cell for the sketches, and some 40 for what else is asked of all.
 
     Raises
     ------
@@ -103,23 +107,23 @@ def find_near_copies(
         raise AtlasInputError("min_shared", min_shared, "a share above 0, at most 1")
     if min_genes < 1:
         raise AtlasInputError("min_genes", min_genes, "at least 1")
-    obs = atlas.query(organism, every_cell=True).obs([*OBS, "soma_joinid"])
+    obs = atlas.query(organism, every_cell=True).obs(["soma_joinid", "dataset_id", "nnz"])
     cells = np.flatnonzero(obs["nnz"].to_numpy() >= min_genes)
     genes = atlas.genes(organism)
     hashes = element_hashes(gene_keys(genes["feature_id"].tolist())[0])
     joinids = obs["soma_joinid"].to_numpy()[cells]
     group = pd.factorize(obs["dataset_id"].to_numpy()[cells])[0]
     with atlas.records(organism) as records:
-        keys = np.empty((len(cells), 0), np.uint32)
-        parts = []
+        keys = np.empty((len(cells), BANDS), np.uint32)
         for start in range(0, len(cells), CELLS):
-            parts.append(band_keys(records.read(joinids[start : start + CELLS]).decode(len(genes)), hashes))
+            some = slice(start, start + CELLS)
+            keys[some] = band_keys(records.read(joinids[some]).decode(len(genes)), hashes)
             progress("sketch", min(start + CELLS, len(cells)), len(cells))
-        keys = np.concatenate(parts) if parts else keys
         pairs, untested = candidate_pairs(keys, group)
         shared = _shared_molecules(records, joinids, pairs, len(genes), progress)
     near = shared >= min_shared
-    table = _table(obs, cells[pairs[near]], shared[near])
+    wanted, at = np.unique(joinids[pairs[near]], return_inverse=True)
+    table = _table(_rows(atlas, organism, wanted), at.reshape(-1, 2), shared[near])
     return NearCopies(table, len(cells), len(obs) - len(cells), len(pairs), untested)
 
 
@@ -138,6 +142,16 @@ def _shared_molecules(
         shared[start : start + CELLS] = np.asarray(one.minimum(other).sum(axis=1) / most).ravel()
         progress("compare", min(start + CELLS, len(pairs)), len(pairs))
     return shared
+
+
+def _rows(atlas: Atlas, organism: str, joinids: np.ndarray) -> pd.DataFrame:
+    """Return what the table says of some cells, given by rising joinids."""
+    names = [*OBS, "soma_joinid"]
+    with atlas.open() as tree:
+        frame = tree[layout.DATA][atlas.experiment(organism)].obs
+        coords = (joinids,) if len(joinids) else (slice(0, 0),)
+        found = frame.read(coords=coords, column_names=names).concat().to_pandas().sort_values("soma_joinid")
+    return found[: len(joinids)]
 
 
 def _table(obs: pd.DataFrame, pairs: np.ndarray, shared: np.ndarray) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import tiledbsoma as soma
 
 from . import schema
 from .cell_records import StoredRecords
-from .contexts import KEPT, settings_of
+from .contexts import BULK, settings_of
 from .errors import AtlasInputError, StoreError
 
 if TYPE_CHECKING:
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
 CELLS_PER_QUERY = 16_384  # 30 MB of records at 1,300 genes a cell; a query costs 1.4 ms however many cells it is for
 _REMEDY = "restore the atlas from a copy, or ingest its sources into a new one"
-_CONFIG = KEPT | {
+_CONFIG = BULK | {
     # Readers are many processes with a thread each; in one process more threads cost CPU and win no time.
     "sm.compute_concurrency_level": "1",
     "sm.io_concurrency_level": "1",
-    "soma.init_buffer_bytes": str(64 << 20),  # per column of a query; the default of 1 GiB is mapped anew by each
 }
 
 

@@ -27,7 +27,7 @@ from .handle import open_atlas
 from .ingest import recover
 from .ledger import Ledger, behind, now_ms, writer_lock
 from .moved_cells import move_dataset
-from .moved_results import carry_results
+from .moved_results import carry_results, foresee_results
 from .ortholog_tables import write_ortholog_tables
 from .summaries import recount_summaries
 
@@ -132,7 +132,8 @@ def retract(
     root = store.place_of(uri)
     folder = root / store.LEDGER
     if dry_run:
-        return _told(_plan(open_atlas(uri), dataset_id), reason, "planned")
+        plan = _plan(open_atlas(uri), dataset_id)
+        return _told(plan, reason, "planned", [], foresee_results(plan.atlas, plan.gone, plan.n_cells))
     with writer_lock(folder), Ledger(folder / "ledger.sqlite") as ledger:
         recover(root, ledger)
         plan = _plan(open_atlas(uri), dataset_id)
@@ -215,14 +216,13 @@ def _told(
     plan: _Plan,
     reason: str,
     status: Literal["retracted", "planned"],
-    moved: list[Moved] | None = None,
-    results: tuple[list[ResultRow], list[ResultRow]] | None = None,
+    moved: list[Moved],
+    results: tuple[list[ResultRow], list[ResultRow]],
 ) -> Retraction:
     """Return what was done, or is going to be, in words."""
     gone = plan.gone
-    held = [row for row in plan.atlas.results if row.organism == gone.organism]
-    kept, dropped = results or (held, [])
-    restored, unsure = (sum(getattr(one, name) for one in moved or ()) for name in ("restored", "unsure"))
+    kept, dropped = results
+    restored, unsure = (sum(getattr(one, name) for one in moved) for name in ("restored", "unsure"))
     findings = []
     if restored:
         remedy = "nothing; queries for primary data give them from now on"

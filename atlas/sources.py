@@ -124,6 +124,9 @@ class Source:
         """Give synthetic cells a name, title and licence that say so, and refuse any other."""
         if get_organism(location.target).name != self.organism:
             raise AtlasInputError("organism", self.organism, f"the organism of {self.uri}")
+        given = sorted({*self.columns, *self.constants} | ({"labels"} if self.labels is not None else set()))
+        if given:
+            raise AtlasInputError(given[0], self.uri, "nothing said of synthetic cells, which are of no type or tissue")
         told = "-".join(f"{name}{value}" for name, value in sorted(location.options))
         said = {"id": f"synthetic-{self.organism}" + (f"-{told}" if told else ""), "licence": "CC0-1.0 (synthetic)"}
         said["title"] = f"Synthetic cells of {get_organism(self.organism).label}: drawn by panatlas, none was sequenced"

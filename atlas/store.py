@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import tiledbsoma as soma
 
 from . import editions, layout, object_roll_back, schema
 from .contexts import context_of, opened
+from .editions import tick
 from .errors import StoreError
 from .object_roll_back import written_after
 from .object_store import SCHEME, ObjectPlace
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     from ontology import GeneTable, Organism
 
 LEDGER = "ledger"  # folder beside the SOMA tree; SOMA clients list group members, so they never see it
-_TICK_S = 0.002  # TileDB orders schema versions by millisecond; two in one millisecond may lose the first
-
-
-def tick() -> None:
-    """Wait until the clock shows a later millisecond than anything written so far."""
-    time.sleep(_TICK_S)
 
 
 def place_of(uri: str) -> Path | ObjectPlace:

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 import tiledbsoma as soma
 
 from . import layout, schema
-from .contexts import IN_BLOCKS, opened
+from .contexts import BULK, opened
 from .errors import StoreError
 from .identity import count_hashes, gene_keys
 from .neighbour_store import read_neighbours
@@ -40,7 +40,7 @@ def read_blocks(uri: str, first: int, stop: int, n_vars: int) -> Iterator[sp.csr
 
     TileDB's own row-major order sorts what global order mostly has sorted already, at 15x the CPU time.
     """
-    with opened(soma.SparseNDArray, uri, more=IN_BLOCKS) as array:
+    with opened(soma.SparseNDArray, uri, more=BULK) as array:
         for start in range(first, stop, ROWS_PER_READ):
             end = min(start + ROWS_PER_READ, stop)
             table = array.read((slice(start, end - 1),)).tables().concat()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atlas import AtlasInputError, corpus_sources, list_corpora, load_corpus, write_manifest
+from atlas import corpus_sources, list_corpora, load_corpus, write_manifest
 
 from . import console as show
 from .errors import DONE, CatalogInputError
@@ -78,9 +78,7 @@ def sources(corpus: str | None, organism: str | None, root: str, output: Path | 
     except OSError as error:
         raise CatalogInputError("output", str(output), f"a folder that can be written ({error})") from error
     recipe = load_corpus(corpus)
-    found = corpus_sources(corpus, organism, root, output.absolute().parent)
-    if not found.sources:
-        raise AtlasInputError("root", root, "at least one source")
+    found = corpus_sources(corpus, organism, root, output.absolute().with_suffix(".labels.parquet"))
     told = [f"{recipe.about['title']} {recipe.about['version']}, {organism}; {recipe.access['where']}"]
     told += [f"left out: {n} by {why}" for why, n in found.dropped.items()]
     told += [f"{fault.field}: {fault.found}; {fault.repair}" for fault in recipe.faults]

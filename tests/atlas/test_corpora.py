@@ -5,15 +5,19 @@ The copies are made by `corpus_copies`; the Census is an atlas of ours, which ha
 
 from __future__ import annotations
 
+import hashlib
+
 import pandas as pd
 import pytest
 
 from atlas import IngestOptions, Source, ingest, load_manifest, open_atlas, source_from_uri
+from atlas.cell_labels import join_labels, labels_digest, read_labels
 from atlas.corpora import corpus_sources, list_corpora, load_corpus, write_manifest
 from atlas.errors import AtlasInputError
 from atlas.fetch import fetch_source
 from atlas.read import open_source
 from atlas.standardise import standardise_labels
+from catalog.cli import run
 from ontology import get_organism, list_organisms
 from tests.atlas.corpus_copies import make_mouse_development, make_scbasecount, make_tahoe
 from tests.factories import make_adata, write_source
@@ -43,7 +47,9 @@ def test_every_recipe_says_where_from_what_is_wrong_and_who_counted():
 
 @pytest.mark.index
 def test_scbasecount_takes_plain_10x_samples_that_the_census_does_not_have(tmp_path):
-    found = corpus_sources("scbasecount", "human", str(make_scbasecount(tmp_path / "copy")), tmp_path)
+    found = corpus_sources(
+        "scbasecount", "human", str(make_scbasecount(tmp_path / "copy")), tmp_path / "labels.parquet"
+    )
     assert [s.id for s in found.sources] == [f"scbasecount-SRX000000{i}" for i in (1, 2, 6)]
     assert sorted(found.dropped.values()) == [1, 1, 1, 1]
     assert found.cells == 36
@@ -63,16 +69,16 @@ def test_a_copy_that_is_not_one_is_told(tmp_path):
     for root, words in (("nowhere", "rsync"), ("", "sample_metadata.parquet")):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(AtlasInputError, match=words):
-            corpus_sources("scbasecount", "human", str(tmp_path / (root or "empty")), tmp_path)
+            corpus_sources("scbasecount", "human", str(tmp_path / (root or "empty")), tmp_path / "labels.parquet")
     with pytest.raises(AtlasInputError, match="files h5ad/plate"):
-        corpus_sources("tahoe100m", "human", str(tmp_path / "empty"), tmp_path)
+        corpus_sources("tahoe100m", "human", str(tmp_path / "empty"), tmp_path / "labels.parquet")
     with pytest.raises(AtlasInputError, match="one of tahoe100m: human"):
-        corpus_sources("tahoe100m", "mouse", str(tmp_path), tmp_path)
+        corpus_sources("tahoe100m", "mouse", str(tmp_path), tmp_path / "labels.parquet")
 
 
 @pytest.mark.index
 def test_tahoe_is_cell_lines_by_their_cellosaurus_ids(tmp_path):
-    found = corpus_sources("tahoe100m", "human", str(make_tahoe(tmp_path / "copy")), tmp_path)
+    found = corpus_sources("tahoe100m", "human", str(make_tahoe(tmp_path / "copy")), tmp_path / "labels.parquet")
     assert len(found.sources) == 2
     frame = labels_of(found.sources[0])
     assert set(frame["tissue_ontology_term_id"]) == set(frame["donor_id"]) == {"CVCL_1478", "CVCL_0459"}
@@ -86,7 +92,7 @@ def test_tahoe_is_cell_lines_by_their_cellosaurus_ids(tmp_path):
 @pytest.mark.index
 def test_mouse_development_gets_its_labels_from_the_table_beside_it(tmp_path):
     root = make_mouse_development(tmp_path / "copy")
-    found = corpus_sources("mouse-development", "mouse", str(root), tmp_path / "work")
+    found = corpus_sources("mouse-development", "mouse", str(root), tmp_path / "work" / "mice.labels.parquet")
     first, second = (labels_of(source) for source in found.sources)
     days = ["Theiler stage 12", "Theiler stage 14", "Theiler stage 20", "Theiler stage 27"]
     assert list(first["development_stage"]) == days * 3
@@ -110,7 +116,7 @@ def test_an_atlas_of_ours_is_a_census_whose_datasets_come_back_one_by_one(tmp_pa
         assert ingest(source, census, QUICK).status == "written"
     mice = write_source(tmp_path / "m.h5ad", make_adata(9, 120, organism="mouse"), id="mice", organism="mouse")
     assert ingest(mice, census, QUICK).status == "written"
-    found = corpus_sources("census", "human", census, tmp_path)
+    found = corpus_sources("census", "human", census, tmp_path / "labels.parquet")
     assert [(s.id, s.title, s.doi) for s in found.sources] == [
         ("census-one", "Study one", "10.1/x"),
         ("census-two", "Study two", "10.1/x"),
@@ -140,6 +146,42 @@ def test_a_manifest_reads_back_as_what_was_written(tmp_path):
     )
     write_manifest(sources, tmp_path / "m.toml", ("a remark\nof two lines",))
     assert load_manifest(tmp_path / "m.toml") == sources
+
+
+def test_each_manifest_of_a_corpus_has_a_table_of_labels_of_its_own(tmp_path, capsys):
+    root = make_mouse_development(tmp_path / "copy")
+    words = ["sources", "mouse-development", "mouse", "--root", str(root), "--output"]
+    assert run([*words, str(tmp_path / "first.toml")]) == 0
+    table = tmp_path / "first.labels.parquet"
+    assert {s.labels for s in load_manifest(tmp_path / "first.toml")} == {str(table)}
+    before = table.read_bytes()
+    (csv,) = (p for p in root.rglob("*.csv"))
+    csv.write_text(csv.read_text().replace("hepatocyte", "neuron"))
+    assert run([*words, str(tmp_path / "second.toml")]) == 0
+    assert table.read_bytes() == before
+    assert (tmp_path / "second.labels.parquet").read_bytes() != before
+    assert not list(tmp_path.glob(".part-*"))
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_labels_are_joined_by_name_whatever_is_missing(tmp_path, suffix, monkeypatch):
+    table = tmp_path / f"labels{suffix}"
+    said = pd.DataFrame({"note": ["x", "y", "z"], "cell": ["b", "a", "c"], "cell_type": ["B", None, "7"]})
+    said.to_csv(table, index=False) if suffix == ".csv" else said.to_parquet(table)
+    obs = pd.DataFrame({"cell_type": "old", "kept": 1}, index=["a", "gone", "c"])
+    joined, found = join_labels(obs, table)
+    unknown = "" if suffix == ".csv" else None
+    assert joined["cell_type"].tolist() == [unknown, None, "7"]
+    assert (joined["note"].tolist(), joined["kept"].tolist()) == (["y", None, "z"], [1, 1, 1])
+    assert [f.count for f in found] == [1]
+    assert read_labels(table, ["cell_type", "nothing"]).columns.tolist() == ["cell_type"]
+    digest = labels_digest(str(table))
+    monkeypatch.setattr("atlas.cell_labels.hashlib.file_digest", lambda *_: pytest.fail("it is known"))
+    assert labels_digest(str(table)) == digest
+    monkeypatch.undo()
+    table.write_bytes(table.read_bytes() + b"\n")
+    assert labels_digest(str(table)) == hashlib.sha256(table.read_bytes()).hexdigest() != digest
 
 
 @pytest.mark.index

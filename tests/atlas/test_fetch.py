@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from atlas import ingest
+from atlas.census import REVISION, slice_census
 from atlas.errors import AtlasInputError, SourceError
 from atlas.fetch import fetch_source
 from atlas.read import open_source, prove_counts
-from atlas.sources import Source, starter_sources
+from atlas.sources import Source, parse_uri, starter_sources
 from tests import hostile, hostile_folders
 from tests.factories import write_source
 from tests.reading import same, whole
@@ -254,6 +255,19 @@ def test_slice_of_a_missing_organism_or_store(census, home, tmp_path):
     with pytest.raises(SourceError, match="a Census to read"):
         fetch_source(sliced(tmp_path / "none"))
     assert left_behind(home) == []
+
+
+def test_a_dated_slice_is_kept_but_for_one_of_an_earlier_revision(tmp_path, monkeypatch):
+    import cellxgene_census
+
+    location = parse_uri("census:human?version=2025-11-08")
+    (tmp_path / "slice.h5ad").touch()
+    monkeypatch.setattr(cellxgene_census, "open_soma", lambda **_: (_ for _ in ()).throw(OSError("asked again")))
+    with pytest.raises(SourceError, match="asked again"):
+        slice_census(location, tmp_path)
+    kept = tmp_path / f"slice-{REVISION}.h5ad"
+    kept.touch()
+    assert slice_census(location, tmp_path) == kept
 
 
 def test_census_out_of_reach_says_what_to_do(home, monkeypatch):

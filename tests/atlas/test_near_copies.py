@@ -6,6 +6,8 @@ drawn from the mean profile.
 
 from __future__ import annotations
 
+import inspect
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from atlas import AtlasInputError, IngestOptions, Source, find_near_copies, ingest, open_atlas
 from atlas.copy_sketch import BANDS, LEVELS, MAX_BUCKET, ROWS, band_keys, candidate_pairs, element_hashes
 from atlas.identity import gene_keys
-from atlas.near_copies import MIN_SHARED
+from atlas.near_copies import MIN_GENES, MIN_SHARED
 from tests.factories import gene_ids
 
 QUICK = IngestOptions(doublets=False, neighbours=False)
@@ -98,6 +100,20 @@ def test_cells_alike_by_the_hundreds_are_bounded_and_counted():
     assert len(pairs) + untested == n * (n - 1) // 2
 
 
+def test_pairs_that_are_left_untested_are_of_different_groups():
+    rng = np.random.default_rng(5)
+    keys, group = rng.integers(0, 3, (500, 2)).astype(np.uint32), rng.integers(0, 4, 500)
+    expected = 0
+    for band in keys.T:
+        order = np.argsort(band, kind="stable")
+        for key in range(3):
+            alike = group[order[band[order] == key]]
+            expected += sum((alike[: -MAX_BUCKET - 1][: i + 1] != alike[i + MAX_BUCKET + 1]).sum()
+                            for i in range(len(alike) - MAX_BUCKET - 1))  # fmt: skip
+    assert candidate_pairs(keys, group)[1] == expected > 1000
+    assert candidate_pairs(np.zeros((300, 40), np.uint32), np.zeros(300, np.int64))[1] == 0
+
+
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory):
     """Three datasets: cells, the same type's other cells with 1, 3 and 5 % copies and exact ones, and shallow ones."""
@@ -137,6 +153,8 @@ def test_planted_copies_are_found_and_nothing_else(audited):
         assert row.shared >= MIN_SHARED
     assert found.untested == 0
     assert found.by_datasets()["pairs"].sum() == 65
+    alone = find_near_copies(open_atlas(uri), "human", min_shared=1.0, min_genes=N_GENES)
+    assert (len(alone.pairs), list(alone.pairs.columns)) == (0, list(found.pairs.columns))
 
 
 @pytest.mark.index
@@ -163,7 +181,10 @@ def test_the_keep_rule_is_told_and_nothing_is_changed(audited):
 @pytest.mark.index
 def test_the_command_writes_the_table(audited, tmp_path, capsys):
     from catalog.cli import run
+    from catalog.cli_copies import duplicates
 
+    said = inspect.signature(duplicates).parameters
+    assert (said["min_shared"].default, said["min_genes"].default) == (MIN_SHARED, MIN_GENES)
     out = tmp_path / "pairs.csv"
     words = ["duplicates", "human", "--atlas", audited[0], "--output", str(out)]
     assert run([*words, "--json"]) == 0

@@ -128,7 +128,11 @@ def test_what_is_left_is_what_the_others_alone_give_and_before_it_all_is_as_it_w
 ) -> None:
     write_some_results(copy)
     before, hash_before, read_before = open_atlas(copy), content_hash(open_atlas(copy)), census_of(copy, None)
+    planned = retract(copy, "a", "why", dry_run=True)
     told = retract(copy, "a", " wrong donor ")
+    assert planned.results == told.results
+    assert [f for f in told.findings if f.code != "primary-restored"] == list(planned.findings)
+    assert "results-dropped" in {f.code for f in planned.findings}
     assert (told.cells, told.rewritten, told.restored, told.reason) == (30, 51, SHARED, "wrong donor")
     after = open_atlas(copy)
     assert after.published_ms == told.published_ms > before.published_ms

@@ -91,6 +91,10 @@ def test_nobody_can_name_synthetic_cells_as_if_they_were_real():
     for field, value in (("id", "atlas-of-sheep"), ("title", "A sheep"), ("licence", "CC-BY-4.0")):
         with pytest.raises(AtlasInputError, match="synthetic"):
             Source("sheep", "synthetic:sheep", **{field: value})
+    constants = {"cell_type_ontology_term_id": "CL:0000084"}
+    for said in ({"constants": constants}, {"columns": {"tissue": "program"}}, {"labels": "table.csv"}):
+        with pytest.raises(AtlasInputError, match="of no type or tissue"):
+            Source("sheep", "synthetic:sheep", **said)
     assert Source("sheep", "synthetic:sheep", id="my-synthetic-sheep").id == "my-synthetic-sheep"
     with pytest.raises(AtlasInputError, match="the organism of"):
         Source("cow", "synthetic:sheep")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 
 from atlas import Source, measure_source, write_manifest
+from catalog.cli_plan import plan
 from catalog.errors import CatalogInputError
 from catalog.planning import Machine, plan_ingest
 from ontology import UnknownOrganismError, list_organisms
@@ -20,6 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def figures(plan) -> dict[str, tuple[float, str]]:
     return {figure.name: (figure.value, figure.kind) for figure in plan.figures}
+
+
+def test_the_command_asks_for_the_machine_that_a_plan_takes_for_granted():
+    said = inspect.signature(plan).parameters
+    assert {name: said[name].default for name in vars(Machine())} == vars(Machine())
 
 
 def test_the_shipped_rates_are_those_of_the_benchmark():
