@@ -94,9 +94,9 @@ def find_near_copies(
 
     Returns
     -------
-    Pairs at or above `min_shared` that the sketch brings together: of copies whose genes are the same, all but one in
-    thousands at .85; fewer, the nearer to `min_shared`, of those with molecules in genes that the other cell has none
-    of (docs/duplicates.md). Memory is 160 bytes a cell for the sketches, and some 40 for what else is asked of all.
+    Pairs at or above `min_shared` that the sketch brings together: all of those with 0.95 of their molecules in common,
+    fewer below, fewest where the rest is in genes the other cell has none of (docs/duplicates.md).
+    Memory is 160 bytes a cell for the sketches, and some 40 for what else is asked of all.
 
     Raises
     ------

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 SEED = 13
 READS = ("starter:human",)
 PART = 100_000  # cells of a source
-POOL = 20_000  # thinned profiles that are redrawn
-POOL_GENES = 420  # genes of one; about two thirds of them have counts in a cell that is redrawn from it
 MANY = 64  # datasets of FEW cells, for what a dataset costs whatever its size
 FEW = 200
 SPARE = 3 << 30  # bytes of disk left free
@@ -46,7 +44,7 @@ NOTES = (
     "Queries: `type_s` gives five columns of obs of one cell type over the whole atlas, `cells_s` the counts of 1,000 "
     "cells drawn at random from X, `records_s` the same from the records, `gene_s` one gene over one dataset, "
     "`labels_s` the table of counts by label. CPU seconds, everything read once before.",
-    "Datasets of 200 cells, one after another in one process: mean CPU seconds of the last eight.",
+    "Datasets of 200 cells, one after another in one process: mean CPU seconds of the last eight, not consolidated.",
 )
 COLUMNS = ("what", "cells", "datasets", "cpu_s", "wall_s", "peak_mib", "bytes_per_nonzero", "fragments", "open_s",
            "client_open_s", "type_s", "cells_s", "gene_s", "labels_s")  # fmt: skip
@@ -71,63 +69,6 @@ STAGES = (
 )
 
 
-def pool_of(name: str, folder: Path) -> tuple[Any, Any]:
-    """Return profiles to redraw cells from, AnnData's obs and CSR counts, made once for a store."""
-    import pandas as pd
-    import scipy.sparse as sp
-
-    from benchmarks.ingest import read_real
-
-    if not (folder / f"{name}.obs.parquet").exists():
-        real = read_real()
-        counts, obs = real.X.tocsr(), real.obs.reset_index(drop=True)
-        if name == "thin":
-            rng = np.random.default_rng(SEED)
-            picks = rng.integers(0, real.n_obs, POOL)
-            counts, obs = thin(counts[picks], rng), obs.iloc[picks].reset_index(drop=True)
-        sp.save_npz(folder / f"{name}.npz", counts, compressed=False)
-        real.var.to_parquet(folder / f"{name}.var.parquet")
-        obs.to_parquet(folder / f"{name}.obs.parquet")
-    return pd.read_parquet(folder / f"{name}.obs.parquet"), sp.load_npz(folder / f"{name}.npz")
-
-
-def thin(counts: Any, rng: np.random.Generator) -> Any:
-    """Return cells with each count thinned by chance, to `POOL_GENES` genes or fewer."""
-    rows = []
-    for row in counts:
-        share = min(1.0, POOL_GENES / row.nnz)
-        while True:
-            drawn = row.copy()
-            drawn.data = rng.binomial(row.data.astype(np.int64), share).astype(np.float32)
-            drawn.eliminate_zeros()
-            if drawn.nnz <= POOL_GENES:
-                break
-            share *= 0.97
-        rows.append(drawn)
-    import scipy.sparse as sp
-
-    return sp.vstack(rows).tocsr()
-
-
-def make(name: str, folder: Path, number: int, n_cells: int) -> dict[str, float]:
-    """Write one source and return its non-zero counts."""
-    import anndata as ad
-    import pandas as pd
-
-    from benchmarks.ingest import resample
-
-    obs, counts = pool_of(name, folder)
-    rng = np.random.default_rng([SEED, number])
-    picks = rng.integers(0, counts.shape[0], n_cells)
-    cells = resample(counts, picks, rng)
-    frame = obs.iloc[picks].reset_index(drop=True)
-    frame.index = pd.Index([f"cell{i}" for i in range(n_cells)])
-    frame["sample"] = [f"sample{number}-{i}" for i in np.arange(n_cells) // 5_000]
-    var = pd.read_parquet(folder / f"{name}.var.parquet")
-    ad.AnnData(cells, obs=frame, var=var).write_h5ad(folder / "source.h5ad")
-    return {"nonzeros": int(cells.nnz)}
-
-
 def add(folder: Path, uri: str, number: int) -> None:
     """Ingest the source."""
     from atlas import IngestOptions, Source, ingest
@@ -146,21 +87,28 @@ def timed(row: dict[str, Any], name: str) -> Iterator[None]:
     row[name] = round(time.process_time() - began, 3)
 
 
-def look(uri: str) -> dict[str, Any]:
-    """Return what it takes to open a store and to ask it typical questions; each is asked once before it is timed."""
+def opening(uri: str) -> dict[str, Any]:
+    """Return what it takes to open a store with its genes, and obs and X of it by the official client."""
     import cellxgene_census
 
-    from atlas import open_atlas, where
+    from atlas import open_atlas
 
     row: dict[str, Any] = {}
-    rng = np.random.default_rng(SEED)
     for _ in range(2):
         with timed(row, "open_s"):
-            atlas = open_atlas(uri)
-            atlas.genes("human")
+            open_atlas(uri).genes("human")
         with timed(row, "client_open_s"), cellxgene_census.open_soma(uri=uri) as census:
             human = census["census_data"]["homo_sapiens"]
-            human.obs, human.ms["RNA"].X["raw"]
+            opened = [human.obs, human.ms["RNA"].X["raw"]]
+            opened.clear()
+    return row
+
+
+def look(uri: str) -> dict[str, Any]:
+    """Return what it takes to open a store and to ask it typical questions; each is asked once before it is timed."""
+    from atlas import open_atlas, where
+
+    row, atlas, rng = opening(uri), open_atlas(uri), np.random.default_rng(SEED)
     some = atlas.datasets[len(atlas.datasets) // 2]
     gene = str(atlas.genes("human").sort_values("nnz")["feature_id"].iloc[-1])
     joinids = np.sort(rng.choice(atlas.n_cells("human"), min(COUNTED, atlas.n_cells("human")), replace=False))
@@ -192,6 +140,22 @@ def settle(uri: str) -> dict[str, Any]:
     return row
 
 
+def freeze(uri: str) -> dict[str, Any]:
+    """Make a release of a store, and remove it and the tables it was made from."""
+    from catalog import make_release
+
+    row: dict[str, Any] = {}
+    with timed(row, "release_cpu_s"):
+        made = make_release(uri, "scale", allow_leaks=True)
+    if made.status != "written":
+        sys.exit(f"{made.status}: {made.findings}")
+    row["release_peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    for name in ("releases", "tables"):
+        row[f"{name}_bytes"] = weight(Path(uri) / name)
+        shutil.rmtree(Path(uri) / name, ignore_errors=True)
+    return row
+
+
 def prove(uri: str) -> dict[str, Any]:
     """Validate a store, which computes its content hash."""
     from atlas import validate
@@ -207,14 +171,20 @@ def prove(uri: str) -> dict[str, Any]:
 
 def many(folder: Path, n_datasets: int) -> dict[str, Any]:
     """Ingest datasets of few cells in this process, and return what the last of every eight cost."""
-    costs = []
+    from benchmarks.scale_sources import make
+
+    costs, rows = [], []
+    step = min(8, n_datasets)
     for number in range(n_datasets):
-        make("full", folder, 1_000_000 + number, FEW)
+        make("full", folder, 1_000_000 + number, FEW, SEED)
         began = time.process_time()
         add(folder, str(folder / "many"), number)
         costs.append(time.process_time() - began)
-    step = min(8, n_datasets)
-    return {"costs": {n: round(float(np.mean(costs[n - step : n])), 2) for n in range(step, n_datasets + 1, step)}}
+        if (number + 1) % step == 0:
+            cpu = round(float(np.mean(costs[-step:])), 2)
+            row = {"what": f"dataset {number + 1} of {FEW} cells", "datasets": number + 1, "cpu_s": cpu}
+            rows.append(row | opening(str(folder / "many")))
+    return {"rows": rows}
 
 
 def child(step: str, folder: Path, *arguments: object) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -311,6 +281,7 @@ class Run:
         held = describe(store, self.folder)
         settled, _ = child("settle", self.folder, str(store))
         seen, _ = child("look", self.folder, str(store))
+        frozen, _ = child("freeze", self.folder, str(store))
         nonzeros = sum(part["nonzeros"] for part in parts)
         row = {
             "what": f"{cells:,} cells, {'full depth' if name == 'full' else 'thinned'}", "cells": cells,
@@ -318,7 +289,7 @@ class Run:
             "cpu_s_first": parts[0]["cpu_s"], **{k: parts[-1][k] for k in ("cpu_s", "wall_s", "peak_mib")},
             "cpu_s_all": round(sum(part["cpu_s"] for part in parts), 1),
             "wall_s_all": round(sum(part["wall_s"] for part in parts), 1),
-            **held, "bytes_per_nonzero": round(held["store_bytes"] / nonzeros, 3), **settled, **seen,
+            **held, "bytes_per_nonzero": round(held["store_bytes"] / nonzeros, 3), **settled, **seen, **frozen,
             "disk_gb": round(self.kept["disk"] / 1e9, 1),
         }  # fmt: skip
         if proven:
@@ -349,26 +320,27 @@ def main(*, quick: bool = False) -> list[dict[str, Any]]:
         folder = Path(given) / "atlas_scale" if given and not quick else Path(tmp)
         (folder / "home").mkdir(parents=True, exist_ok=True)
         run = Run(folder, part)
-        if "many" not in run.kept["rows"]:
+        whole = run.stage(stages[0])
+        if whole and "many" not in run.kept["rows"]:
             shutil.rmtree(folder / "many", ignore_errors=True)
-            run.kept["rows"]["many"] = child("many", folder, n_datasets)[0]["costs"]
+            run.kept["rows"]["many"] = child("many", folder, n_datasets)[0]["rows"]
             shutil.rmtree(folder / "many")
             run.keep()
-        if all(run.stage(stage) for stage in stages) and not quick:
+        if whole and all(run.stage(stage) for stage in stages[1:]) and not quick:
             shutil.rmtree(folder / "home")
-        costs = run.kept["rows"]["many"]
-        rows = [row for name, row in run.kept["rows"].items() if name != "many"]
-        few = [{"what": f"dataset {n} of {FEW} cells", "datasets": int(n), "cpu_s": cost} for n, cost in costs.items()]
-        return rows + few
+        few = run.kept["rows"].get("many", [])
+        return [row for name, row in run.kept["rows"].items() if name != "many"] + few
 
 
-STEPS = {"settle": settle, "look": look, "prove": prove}
+STEPS = {"settle": settle, "look": look, "freeze": freeze, "prove": prove}
 
 
 def run_step(step: str, folder: Path, arguments: list[str]) -> dict[str, Any]:
     """Run one step, in its process."""
     if step == "make":
-        return make(arguments[0], folder, int(arguments[1]), int(arguments[2]))
+        from benchmarks.scale_sources import make
+
+        return make(arguments[0], folder, int(arguments[1]), int(arguments[2]), SEED)
     if step == "many":
         return many(folder, int(arguments[0]))
     if step == "add":

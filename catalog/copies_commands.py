@@ -37,7 +37,7 @@ def duplicates(
         write_tables({output: found.pairs})
     people.print(f"{found.cells:,} cells compared, {found.shallow:,} with too few genes left out")
     if found.untested:
-        people.print(f"[yellow]{found.untested:,} pairs were not tested[/]: cells alike by the hundreds")
+        people.print(f"[yellow]up to {found.untested:,} pairs were not tested[/]: cells alike by the hundreds")
     groups = found.by_datasets().to_dict("records")
     people.print(
         f"{len(found.pairs):,} pairs of cells of different datasets share {thresholds[0]:.0%} of their molecules"

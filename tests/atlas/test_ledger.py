@@ -12,8 +12,8 @@ import pytest
 from atlas import find_leftovers, open_atlas
 from atlas.errors import StoreError
 from atlas.findings import Receipt
-from atlas.ledger import Ledger, writer_lock
-from atlas.ledger_rows import TABLES
+from atlas.ledger import Ledger, now_ms, writer_lock
+from atlas.ledger_rows import TABLES, ResultRow
 
 
 def reserve(ledger: Ledger, name: str, n: int, organism: str = "homo_sapiens"):
@@ -38,6 +38,17 @@ def test_ranges_are_dense_per_organism_and_aborted_ones_are_given_back(tmp_path:
         assert ledger.n_cells("homo_sapiens") == 15
         assert ledger.published_ms() == 300
         assert [d.dataset_id for d in ledger.datasets()] == ["a", "b", "m"]
+
+
+def test_results_of_now_are_those_published_last_whatever_the_readers_clock_says(tmp_path: Path) -> None:
+    later = now_ms() + 3_600_000  # by a writer whose clock is an hour ahead
+    row = ResultRow("embedding/r1/0a1b2c3d4e5f/all", "homo_sapiens", "ms/RNA/obsm/x", 10, "0" * 64, "{}", later)
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        reserve(ledger, "a", 10)
+        publish(ledger, "a", 100)
+        ledger.publish_results([row])
+        assert ledger.results() == ledger.state()[2] == [row]
+        assert ledger.results(later - 1) == ledger.state(later - 1)[2] == []
 
 
 def test_publishing_twice_or_without_reservation_is_refused(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 import tiledbsoma as soma
 
 from atlas import StoreError, layout, store
+from atlas.contexts import BULK, IN_ORDER, opened
 from atlas.ledger import now_ms
 from ontology import get_organism, load_gene_table, make_gene_table
 
@@ -109,6 +111,22 @@ def test_unordered_writes_are_refused_not_corrupted(tmp_path: Path) -> None:
         array.write(rows, platform_config=soma.TileDBWriteOptions(sort_coords=False))
     with soma.SparseNDArray.open(uri) as array:
         assert array.nnz == 0
+
+
+def test_x_holds_every_count_exactly_in_batches_larger_than_the_buffers(tmp_path: Path) -> None:
+    """Counts are packed as whole numbers; nothing may be rounded on the way, up to the largest that float32 tells."""
+    uri, n = str(tmp_path / "x"), 4096
+    edges = [*range(1, 300), 2**16 - 1, 2**16, 2**16 + 1, 2**23 - 1, 2**23, 2**23 + 1, 2**24 - 1, 2**24]
+    counts = np.resize(edges, n).astype(np.float32)
+    soma.SparseNDArray.create(uri, type=pa.float32(), shape=(n, 9), platform_config=layout.x_options(9)).close()
+    rows = pa.table({"soma_dim_0": np.arange(n), "soma_dim_1": np.arange(n) % 9, "soma_data": counts})
+    with opened(soma.SparseNDArray, uri, "w", more=IN_ORDER | {"soma.init_buffer_bytes": 1024}) as array:
+        array.write(rows, platform_config=soma.TileDBWriteOptions(sort_coords=False))
+    for more in ({}, BULK, BULK | {"soma.init_buffer_bytes": 1024}):
+        with opened(soma.SparseNDArray, uri, more=more) as array:
+            found = array.read().tables().concat().sort_by("soma_dim_0")
+        np.testing.assert_array_equal(found["soma_data"].to_numpy(), counts)
+        np.testing.assert_array_equal(found["soma_dim_1"].to_numpy(), np.arange(n) % 9)
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/atlas", "https://host/atlas"])

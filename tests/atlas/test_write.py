@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 import tiledbsoma as soma
 
-from atlas import IngestOptions, StoreError, find_leftovers, ingest, open_atlas, validate, write
+from atlas import AtlasInputError, IngestOptions, StoreError, find_leftovers, ingest, open_atlas, validate, write
 from tests.factories import make_adata, write_source
 
 if TYPE_CHECKING:
@@ -61,3 +61,31 @@ def test_a_disk_that_runs_full_is_named_and_the_next_run_finishes(tmp_path: Path
     assert find_leftovers(uri) == ()
     assert ingest(second, uri, FAST).status == "written"
     assert validate(uri).findings == ()
+
+
+def test_fragments_hold_the_coordinates_of_their_blocks_though_they_share_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("atlas.layout.NNZ_PER_FRAGMENT", 40)
+    rng = np.random.default_rng(0)
+    blocks = [sp.random(n, 50, 0.2, "csr", np.float32, rng, lambda k: rng.integers(1, 9, k)) for n in (3, 9, 1, 2, 2)]
+    for block in blocks:
+        block.sort_indices()
+    found = [[], [], []]
+    sizes = []
+    for coordinates, _ in write._fragments(blocks, 100):
+        sizes.append(sum(table.num_rows for table in coordinates))
+        for values, name in zip(found, ("soma_dim_0", "soma_dim_1", "soma_data"), strict=True):
+            values += [table[name].to_numpy().copy() for table in coordinates]
+    whole = sp.vstack(blocks).tocoo()
+    assert len(sizes) > 1
+    assert all(size >= 40 for size in sizes[:-1])
+    for values, meant in zip(found, (whole.row + 100, whole.col, whole.data), strict=True):
+        np.testing.assert_array_equal(np.concatenate(values), meant)
+
+
+def test_genes_out_of_order_never_reach_tiledb_which_is_not_asked_to_check() -> None:
+    block = sp.csr_matrix((1, 5), dtype=np.float32)
+    block.data, block.indices, block.indptr = np.ones(2, np.float32), np.array([3, 1]), np.array([0, 2])
+    with pytest.raises(AtlasInputError, match="ascending"):
+        next(write._fragments([block], 0))
