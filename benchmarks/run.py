@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 REGISTRY = {
     "coverage": "coverage.py",  # what is there for each organism, from which release
     "ingest": "ingest.py",  # cells/s and peak memory beside tiledbsoma.io.from_h5ad
-    "layout": "layout.py",  # tiles and filters of X and of the records: bytes, writing, reading; the Census builder's too
+    "layout": "layout.py",  # tiles and filters of X and records: bytes, writing, reading; the Census builder's too
     "atlas_scale": "atlas_scale.py",  # an atlas of 10^5 to 2·10^6 cells at full depth, 10^7 thinned: what each costs
     "parallel_ingest": "parallel_ingest.py",  # the same sources one after another and by workers: one content
     "kills": "kills.py",  # ingests killed at random, out of disk, two at once: what is read then, and in the end
