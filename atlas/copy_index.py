@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ LEAST = 65_536  # cells of a run; fewer are read from obs, in about 50 ms
 BUILT = 1 << 22  # most cells of a run that is made from obs: 130 MB of hashes
 MOST = 1 << 24  # most cells of a run that is merged from two: 0.7 GB while that is done, and 21 runs for 350 M cells
 READ = 1 << 18  # rows of obs read at once
+_PART, _STOPPED_S = ".part-", 3600.0  # files of a process that was stopped, and their age in seconds
 _NAME = re.compile(r"(\d+)-(\d+)-([0-9a-f]{32})")
 
 
@@ -77,14 +79,9 @@ def find_hashes(
     orders = {kind: np.argsort(lanes[0], kind="stable") for kind, lanes in asked.items()}
     ordered = {kind: asked[kind][:, order] for kind, order in orders.items()}
     found = {kind: np.zeros(len(order), bool) for kind, order in orders.items()}
-    first = 0
-    for run in _runs(root, organism, [row for row in rows if row.first_joinid + row.n_cells <= n_stored]):
+    for held in _held(root, organism, n_stored, rows):
         for kind, lanes in ordered.items():
-            found[kind] |= _among(np.load(run.path(kind), mmap_mode="r", allow_pickle=False), lanes)
-        first = run.stop
-    for held in _read(root, organism, first, n_stored):
-        for kind, lanes in ordered.items():
-            found[kind] |= _among(_in_order(held[kind]), lanes)
+            found[kind] |= _among(held[kind], lanes)
     out = {}
     for kind, order in orders.items():
         out[kind] = np.empty(len(order), bool)
@@ -108,6 +105,31 @@ class _Run:
     def n_cells(self) -> int:
         return self.stop - self.first
 
+    def load(self) -> dict[str, np.ndarray]:
+        return {kind: np.load(self.path(kind), mmap_mode="r", allow_pickle=False) for kind in KINDS}
+
+    def remove(self) -> None:
+        for kind in KINDS:
+            self.path(kind).unlink(missing_ok=True)
+
+
+def _held(
+    root: Path | ObjectPlace, organism: str, n_stored: int, rows: Sequence[DatasetRow]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the hashes of the first `n_stored` cells in parts, each ascending by the first lane."""
+    first = 0
+    for run in _runs(root, organism, [row for row in rows if row.first_joinid + row.n_cells <= n_stored]):
+        try:
+            yield run.load()
+        except (OSError, ValueError) as error:  # another process merged it just now, or the file is damaged
+            _LOG.info("hashes are read from obs: %s", error)
+            run.remove()
+            for held in _read(root, organism, run.first, run.stop):
+                yield {kind: _in_order(lanes) for kind, lanes in held.items()}
+        first = run.stop
+    for held in _read(root, organism, first, n_stored):
+        yield {kind: _in_order(lanes) for kind, lanes in held.items()}
+
 
 def _runs(root: Path | ObjectPlace, organism: str, rows: Sequence[DatasetRow]) -> list[_Run]:
     """Return runs that hold the datasets' cells from the first on, made or merged as need be; the last few have none.
@@ -127,9 +149,10 @@ def _runs(root: Path | ObjectPlace, organism: str, rows: Sequence[DatasetRow]) -
             while len(runs) > 1 and _alike(*runs[-2:]):
                 runs[-2:] = [_merge(folder, rows, *runs[-2:])]
         kept = {run.path(kind) for run in runs for kind in KINDS}
-        for path in set(folder.glob("*.npy")) - kept:
+        stopped = (path for path in folder.glob(f"{_PART}*") if path.stat().st_mtime < time.time() - _STOPPED_S)
+        for path in {*folder.glob("*.npy"), *stopped} - kept:
             path.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         _LOG.info("hashes are read from obs: %s", error)
     return runs
 
@@ -180,7 +203,7 @@ def _save(folder: Path, rows: Sequence[DatasetRow], hashes: dict[str, np.ndarray
     last = rows[-1]
     run = _Run(folder, rows[0].first_joinid, last.first_joinid + last.n_cells, _digest(rows))
     for kind in reversed(KINDS):
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".part-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=_PART, delete=False) as file:
             try:
                 np.save(file, hashes[kind])
                 file.flush()
@@ -201,10 +224,8 @@ def _alike(one: _Run, other: _Run) -> bool:
 def _merge(folder: Path, rows: Sequence[DatasetRow], one: _Run, other: _Run) -> _Run:
     """Return two runs as one."""
     held = [row for row in rows if one.first <= row.first_joinid < other.stop]
-    merged = {}
-    for kind in KINDS:
-        parts = [np.load(run.path(kind), mmap_mode="r", allow_pickle=False) for run in (one, other)]
-        merged[kind] = _in_order(np.concatenate(parts, axis=1))
+    parts = [run.load() for run in (one, other)]
+    merged = {kind: _in_order(np.concatenate([part[kind] for part in parts], axis=1)) for kind in KINDS}
     return _save(folder, held, merged)
 
 
