@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import errno
 import functools
+import gc
 import os
 import re
+import sys
+import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import tiledbsoma as soma
 
-from .errors import StoreError
+from .errors import AtlasError, StoreError
 from .lease import hold_on
 from .object_store import SCHEME, explained, tiledb_settings
 
@@ -84,21 +87,37 @@ def opened(
     return kind.open(str(uri), mode, context=context_of(uri, more), tiledb_timestamp=at)
 
 
+def let_go() -> None:
+    """Let go of what the error that is being handled holds, and of all that was opened for it.
+
+    A group that could not be closed, its disk being full, is written once more when its last holder goes: to be called
+    before what was written is taken back, for afterwards it would be there again.
+    """
+    exc = sys.exc_info()[1]
+    while exc is not None:
+        traceback.clear_frames(exc.__traceback__)
+        exc = exc.__context__
+    gc.collect()
+
+
 @contextmanager
 def faults_told(uri: object, step: str) -> Iterator[None]:
     """Tell TileDB's faults with a server, or with a full disk, as StoreError, with the remedy; others stay as they are.
 
-    What TileDB says of a full disk names three files at length before it comes to the point.
+    What TileDB says of a full disk names three files at length before it comes to the point; of a group that cannot be
+    closed tiledbsoma tells it as a RuntimeError.
     """
     try:
         yield
-    except soma.SOMAError as exc:
-        if not str(uri).startswith(SCHEME):
-            full = next((said for said in _FULL if said in str(exc)), None)
-            if full is None:
-                raise
-            raise StoreError(str(uri), step, f"{full} on the disk it is on; {MAKE_ROOM}") from exc
-        raise StoreError(str(uri), step, explained(_plain(str(exc)))) from exc
+    except AtlasError:
+        raise
+    except (soma.SOMAError, RuntimeError) as exc:
+        if str(uri).startswith(SCHEME) and isinstance(exc, soma.SOMAError):
+            raise StoreError(str(uri), step, explained(_plain(str(exc)))) from exc
+        full = next((said for said in _FULL if said in str(exc)), None)
+        if full is None:
+            raise
+        raise StoreError(str(uri), step, f"{full} on the disk it is on; {MAKE_ROOM}") from exc
 
 
 def _plain(said: str) -> str:

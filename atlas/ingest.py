@@ -21,6 +21,7 @@ from ontology import get_organism, load_gene_table
 
 from . import store, summaries, write
 from .allocation import reusing_memory
+from .contexts import let_go
 from .copies import find_copies
 from .errors import ContractError, StoreError
 from .findings import Finding, Receipt
@@ -116,6 +117,7 @@ def recover(root: Path, ledger: Ledger) -> int:
     """Undo what a stopped ingest left, and return how many files or folders that was; 0 if nothing was in flight."""
     if not ledger.in_flight:
         return 0
+    let_go()
     removed = store.roll_back(root, ledger.published_ms())
     ledger.abandon()
     if removed:

@@ -58,12 +58,7 @@ def _lines(rows: Sequence[dict[str, Any]], whole: Sequence[dict[str, Any]]) -> I
         said, f"{extra:.0f} CPU seconds per 100,000 cells more (benchmark ingest)",
         f"{extra * CELLS / 1e5 / HOUR:.0f} core-hours", "extrapolated: both are done within a dataset",
     )  # fmt: skip
-    slope = _slope([(row["datasets"], row["cpu_s"]) for row in few])
-    yield (
-        "more for every dataset that is there", f"{1e3 * slope:.0f} ms per ingest and dataset (datasets 8 to "
-        f"{few[-1]['datasets']} of 200 cells)", f"{slope * DATASETS**2 / 2 / HOUR:.0f} core-hours, "
-        f"{slope * DATASETS:.0f} s for the last dataset", f"extrapolated, {DATASETS:,} datasets assumed",
-    )  # fmt: skip
+    yield from _many(last, few)
     yield (
         "memory of an ingest", f"{first['peak_mib']:,} MiB for the first source, {last['peak_mib']:,} for the last",
         f"{last['peak_mib']:,} MiB", "extrapolated: bounded by a source and its blocks",
@@ -76,7 +71,26 @@ def _lines(rows: Sequence[dict[str, Any]], whole: Sequence[dict[str, Any]]) -> I
         f"extrapolated, {last['nonzeros_per_cell']:,.0f} non-zeros a cell assumed",
     )  # fmt: skip
     yield from _counts(first, last)
-    yield from _asked(first, last, few, share)
+    yield from _asked(first, last, share)
+
+
+def _many(last: dict[str, Any], few: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Yield what every dataset adds to the next ingest and to an opening, whatever its size."""
+    if few:
+        slope = _slope([(row["datasets"], row["cpu_s"]) for row in few])
+        yield (
+            "more for every dataset that is there",
+            f"{1e3 * slope:.0f} ms for each, datasets {few[0]['datasets']} to {few[-1]['datasets']} of 200 cells",
+            f"{slope * DATASETS**2 / 2 / HOUR:.0f} core-hours, {slope * DATASETS:.0f} s for the last dataset",
+            f"extrapolated, {DATASETS:,} datasets assumed",
+        )
+    for name, said in (("open_s", "open it, and read its genes"), ("client_open_s", "open obs and X, official client")):
+        told, then = f"{_ms(last[name])} at {last['datasets']} datasets", "not measured for many datasets yet"
+        if few:
+            slope = _slope([(row["datasets"], row[name]) for row in few])
+            told += f"; {1e3 * slope:.1f} ms more for each of 200 cells"
+            then = f"{last[name] + slope * DATASETS:.1f} s"
+        yield (said, told, then, "extrapolated, without `consolidate`")
 
 
 def _counts(first: dict[str, Any], last: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -98,15 +112,9 @@ def _counts(first: dict[str, Any], last: dict[str, Any]) -> Iterator[tuple[str, 
     )
 
 
-def _asked(
-    first: dict[str, Any], last: dict[str, Any], few: Sequence[dict[str, Any]], share: float
-) -> Iterator[tuple[str, ...]]:
+def _asked(first: dict[str, Any], last: dict[str, Any], share: float) -> Iterator[tuple[str, ...]]:
     """Yield what is asked of an atlas."""
     at = f"of {last['cells']:,} cells"
-    for name, said in (("open_s", "open it, and read its genes"), ("client_open_s", "open obs and X, official client")):
-        slope = _slope([(row["datasets"], row[name]) for row in few])
-        told = f"{_ms(last[name])} at {last['datasets']} datasets; {1e3 * slope:.1f} ms more for each of 200 cells"
-        yield (said, told, f"{last[name] + slope * DATASETS:.1f} s", "extrapolated, without `consolidate`")
     told = f"{_ms(last['type_s'])} {at}"
     yield (
         "five columns of obs of a cell type",

@@ -63,7 +63,7 @@ def small_disk() -> Iterator[SmallDisk | str]:
         folder.mkdir()
         with image.open("wb") as file:
             file.truncate(DISK)
-        make = ["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", str(image)]
+        make = ["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", "-b", "4096", str(image)]
         try:
             for step in (make, ["mount", "-o", "loop", str(image), str(folder)]):
                 subprocess.run(step, check=True, capture_output=True, text=True)

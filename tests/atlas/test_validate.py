@@ -154,8 +154,8 @@ DAMAGES = {
         lambda r: put(r, layout.X_RAW, 8, gene(r, 8), 4_321.0),
         {"counts-differ", "metrics-differ", "record-differs"},
     ),
-    "half a count": (
-        lambda r: put(r, layout.X_RAW, 8, gene(r, 8), 0.5),
+    "a count of nought": (  # X rounds: half a count cannot be in it
+        lambda r: put(r, layout.X_RAW, 8, gene(r, 8), 0.0),
         {"values-no-counts", "counts-differ", "metrics-differ", "record-differs"},
     ),
     "a count nobody measured": (
@@ -228,7 +228,7 @@ DAMAGES = {
 ALONE = ("a count", "a metric", "a record", "a neighbour elsewhere", "a total of var", "a fact of the summary")
 TOGETHER = (
     ("a count nobody measured", "a name of a term", "a cell's id", "a dataset's row", "a symbol", "an age"),
-    ("half a count", "a term that is none", "a total of measured cells", "a cell's dataset", "a row too many",
+    ("a count of nought", "a term that is none", "a total of measured cells", "a cell's dataset", "a row too many",
      "a lost receipt", "a way of matching"),
     ("a copy made primary", "a measured gene", "a variance", "a core hash"),
     ("a flag", "an organ", "a distance of nothing"),

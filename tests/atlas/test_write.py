@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import resource
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import scipy.sparse as sp
 import tiledbsoma as soma
 
-from atlas import AtlasInputError, IngestOptions, StoreError, find_leftovers, ingest, open_atlas, validate, write
+from atlas import AtlasInputError, IngestOptions, StoreError, find_leftovers, ingest, open_atlas, store, validate, write
 from tests.factories import make_adata, write_source
 
 if TYPE_CHECKING:
@@ -89,3 +91,34 @@ def test_genes_out_of_order_never_reach_tiledb_which_is_not_asked_to_check() -> 
     block.data, block.indices, block.indptr = np.ones(2, np.float32), np.array([3, 1]), np.array([0, 2])
     with pytest.raises(AtlasInputError, match="ascending"):
         next(write._fragments([block], 0))
+
+
+def test_a_group_that_the_disk_had_no_room_for_is_not_written_after_it_was_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tiledbsoma writes it when its last holder goes; the next ingest took that for somebody else's collection."""
+    uri, limit = str(tmp_path / "atlas"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    source = write_source(tmp_path / "a.h5ad", id="a")
+    module, create = sys.modules["atlas.ingest"], store._new_frame  # the facade gives the function of that name
+    recover = module.recover
+
+    def fill_the_disk(parent: soma.Collection, name: str, *args: object) -> None:
+        create(parent, name, *args)
+        if name == "label_provenance":  # the last of an empty atlas
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+
+    def make_room_first(*args: object) -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        return recover(*args)
+
+    monkeypatch.setattr(store, "_new_frame", fill_the_disk)
+    monkeypatch.setattr(module, "recover", make_room_first)
+    try:
+        with pytest.raises(StoreError, match="File too large on the disk it is on"):
+            ingest(source, uri, FAST)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    gc.collect()
+    assert [path.name for path in (tmp_path / "atlas").iterdir()] == [store.LEDGER]
+    monkeypatch.undo()
+    assert ingest(source, uri, FAST).status == "written"
