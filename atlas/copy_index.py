@@ -94,9 +94,13 @@ class _Run:
     """The hashes of consecutive cells in files, one a kind: uint64 [2, n], ascending by the first lane."""
 
     folder: Path
+    """Where its files are."""
     first: int
+    """Joinid of its first cell."""
     stop: int
+    """Joinid after its last cell."""
     digest: str
+    """Of what the ledger says of its datasets."""
 
     def path(self, kind: str) -> Path:
         return self.folder / f"{self.first}-{self.stop}-{self.digest}.{kind}.npy"
